@@ -1,0 +1,43 @@
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+SHELL := /bin/sh
+DEMO_SECONDS ?= 20
+PYTHON := .venv/bin/python
+METADATA := setup.cfg pyproject.toml pgevents/version.py
+
+# What `make check` or `make test` installed serves the demo too.
+DEMO_READY := $(if $(wildcard .venv/installed-dev),.venv/installed-dev,.venv/installed-demo)
+
+.PHONY: help venv check test demo bench clean
+
+help: ## Show the commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(DEMO_READY) ## Stream a small shop's changes through private servers for DEMO_SECONDS (20; 0 = until Ctrl-C)
+	@DEMO_SECONDS=$(DEMO_SECONDS) $(PYTHON) -m pgevents demo
+
+test: .venv/installed-dev ## Run every test, against private PostgreSQL and RabbitMQ servers it starts itself
+	$(PYTHON) scripts/services.py
+	$(PYTHON) -m pytest -ra --durations=10
+
+check: .venv/installed-dev ## Lint, check formatting, types and imports, and run the unit tests
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+	$(PYTHON) -m pytest tests/unit -ra
+	@$(PYTHON) scripts/outliers.py
+
+bench: .venv/installed-dev ## Measure throughput, latency and memory on private servers
+	$(PYTHON) scripts/services.py
+	$(PYTHON) -m bench
+
+venv: .venv/installed-dev ## Make .venv with everything development needs
+
+clean: ## Remove what the other commands made
+	rm -rf .venv .demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find pgevents tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/installed-%: $(METADATA) scripts/venv
+	@scripts/venv .venv $*
+	@touch $@

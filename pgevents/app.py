@@ -1,0 +1,196 @@
+"""``pgevents stream``: both ends opened, joined by a pipeline, and tried again when a fault passes."""
+
+import asyncio
+import logging
+import signal
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_random_exponential
+
+from pgevents.codec.native import NativeCodec
+from pgevents.errors import ConfigError, PGEventsError
+from pgevents.filters import TableFilter
+from pgevents.gate import Gate
+from pgevents.interfaces import Sink
+from pgevents.lsn import NOWHERE, Lsn
+from pgevents.mask import mask_dsn
+from pgevents.pipeline import Limits, Pipeline, Progress
+from pgevents.session import Stream, open_sink, open_stream, routing_key
+from pgevents.settings import Settings
+from pgevents.shape import Shape
+from pgevents.slot import SlotAdmin, SlotReport, prepare
+from pgevents.version import VERSION
+
+logger = logging.getLogger(__name__)
+
+FIRST_PAUSE_S = 0.5
+
+Say = Callable[[str], None]
+"""Takes one line for the person at the terminal."""
+
+
+async def stream(settings: Settings, *, until: str | None, dry_run: bool, say: Say) -> None:
+    """Stream until told to stop, or until everything before ``until`` (an LSN or ``now``) is acknowledged.
+
+    Raises the PGEventsError that could not be overcome. ``dry_run`` writes events to standard output and leaves
+    the slot where it is.
+    """
+    if dry_run:
+        settings = replace(settings, sink="stdout:", create_slot=False)
+    streaming = Streaming(settings, until=until, dry_run=dry_run, say=say)
+    try:
+        await _until_signalled(streaming)
+    finally:
+        done = streaming.progress
+        if streaming.has_streamed:
+            say(
+                f"done: events={done.published} confirmed={done.confirmed} acknowledged={'nothing' if dry_run else done.acknowledged}"
+            )
+
+
+async def _until_signalled(streaming: "Streaming") -> None:
+    """SIGTERM and SIGINT drain; while nothing is being streamed, or when they come again, they end it at once."""
+    task = asyncio.ensure_future(supervise(streaming))
+
+    def on_signal() -> None:
+        if streaming.stop.is_set() or not streaming.is_open:
+            task.cancel()
+        streaming.stop.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    try:
+        await task
+    except asyncio.CancelledError:
+        if not streaming.stop.is_set():
+            raise
+
+
+async def supervise(streaming: "Streaming") -> None:
+    """Run sessions until one ends well. This is the only place where anything is tried again."""
+    settings = streaming.settings
+
+    def gives_up(state: RetryCallState) -> bool:
+        waited_s = state.seconds_since_start or 0.0
+        return streaming.stop.is_set() or (not streaming.has_streamed and waited_s >= settings.start_timeout_s)
+
+    async for attempt in AsyncRetrying(
+        retry=retry_if_exception(lambda error: isinstance(error, PGEventsError) and error.transient),
+        wait=wait_random_exponential(multiplier=FIRST_PAUSE_S, max=settings.retry_max_s),
+        stop=gives_up,
+        before_sleep=_say_retry,
+        reraise=True,
+    ):
+        before = streaming.progress.acknowledged
+        with attempt:
+            try:
+                await streaming.session()
+            finally:
+                if streaming.progress.acknowledged > before:
+                    attempt.retry_state.attempt_number = 1
+
+
+def _say_retry(state: RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    pause_s = round(state.next_action.sleep, 1) if state.next_action else 0
+    logger.warning("trying again", extra={"reason": str(error), "attempt": state.attempt_number, "in_s": pause_s})
+
+
+@dataclass(slots=True)
+class Streaming:
+    """What outlives a session: the wish to stop, the progress, and the LSN to end at."""
+
+    settings: Settings
+    until: str | None
+    dry_run: bool
+    say: Say
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    progress: Progress = field(default_factory=Progress)
+    is_open: bool = False
+    has_streamed: bool = False
+    until_lsn: Lsn = NOWHERE
+
+    async def session(self) -> None:
+        """Sink first, then slot: nothing is created on the server for a sink that fails."""
+        sink = await open_sink(self.settings)
+        try:
+            report = await asyncio.to_thread(self._prepare)
+            opened = await self._open(report)
+            try:
+                self._banner(report, sink)
+                self.is_open = self.has_streamed = True
+                pipeline = pipeline_of(self.settings, opened, sink, self.progress, until=self.until_lsn)
+                await pipeline.run(self.stop)
+            finally:
+                self.is_open = False
+                await opened.close()
+        finally:
+            await sink.close()
+
+    def _prepare(self) -> SlotReport:
+        settings = self.settings
+        if self.until and not self.until_lsn:
+            self.until_lsn = resolve_lsn(settings.dsn, self.until)
+        return prepare(
+            settings.dsn,
+            slot=settings.slot,
+            plugin=settings.plugin,
+            publication=settings.publication,
+            tables=settings.tables,
+            missing="create" if settings.create_slot else "fail",
+        )
+
+    def _open(self, report: SlotReport) -> Awaitable[Stream]:
+        return open_stream(
+            self.settings.dsn,
+            slot=report.slot,
+            plugin=report.plugin,
+            publication=self.settings.publication,
+            read_only=self.dry_run,
+        )
+
+    def _banner(self, report: SlotReport, sink: Sink) -> None:
+        reason = f" ({'; '.join(report.notes)})" if report.notes else ""
+        self.say(f"pgevents {VERSION}")
+        self.say(
+            f"  source   {mask_dsn(self.settings.dsn) or 'from the PG* environment'}, database {report.database}"
+        )
+        self.say(f"  slot     {report.slot} at {report.confirmed_flush_lsn}, plug-in {report.plugin}{reason}")
+        self.say(f"  sink     {sink}{', dry run: the slot does not move' if self.dry_run else ''}")
+        self.say("Ready. Ctrl-C stops once everything read is confirmed.")
+
+
+def pipeline_of(
+    settings: Settings, opened: Stream, sink: Sink, progress: Progress, *, until: Lsn = NOWHERE
+) -> Pipeline:
+    """What the settings say, between an open stream and an open sink."""
+    keep = TableFilter(settings.tables, settings.exclude_tables)
+    return Pipeline(
+        source=opened.source,
+        decoder=opened.decoder,
+        gate=Gate(opened.identity),
+        shape=Shape(keep, routing_key(settings.sink), NativeCodec()),
+        sink=sink,
+        limits=Limits(
+            batch_events=settings.batch_events,
+            batch_bytes=settings.batch_bytes,
+            window=settings.window,
+            stall_timeout_s=settings.stall_timeout_s,
+            drain_timeout_s=settings.drain_timeout_s,
+            until=until,
+        ),
+        progress=progress,
+    )
+
+
+def resolve_lsn(dsn: str, text: str) -> Lsn:
+    """The LSN that ``--until-lsn`` names; ``now`` is where the server writes at this moment."""
+    if text == "now":
+        with SlotAdmin(dsn) as admin:
+            return Lsn.parse(admin.current_lsn())
+    try:
+        return Lsn.parse(text)
+    except ValueError as error:
+        raise ConfigError(f"--until-lsn: {error}", hint="Give an LSN, or the word now.") from error

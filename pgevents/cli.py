@@ -1,0 +1,245 @@
+"""The command line: click commands, and the one place where an error becomes a line and an exit code."""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Sequence
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pgevents import log
+from pgevents.config import Resolution, resolve
+from pgevents.errors import EXIT_DONE, ConfigError, PGEventsError
+from pgevents.flags import AS_JSON, WITH_VERSION, Commands, Lazy, check_lsn, takes
+from pgevents.mask import mask_dsn
+from pgevents.settings import Settings
+
+if TYPE_CHECKING:
+    from pgevents.slot import SlotReport
+
+EXIT_INTERRUPTED = 130
+"""128 + SIGINT, as a shell reports it."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code; what went wrong is on standard error."""
+    try:
+        outcome = commands.main(arguments, "pgevents", standalone_mode=False)
+    except PGEventsError as error:
+        _complain(str(error), error.hint)
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.Abort:
+        return EXIT_INTERRUPTED
+    return outcome if isinstance(outcome, int) else EXIT_DONE
+
+
+def _complain(message: str, hint: str) -> None:
+    red = "red" if log.shows_colour(sys.stderr) else None
+    for word, text in (("error:", message), ("hint:", hint)):
+        if text:
+            click.echo(f"{click.style(word, fg=red) if red else word} {log.one_line(mask_dsn(text))}", err=True)
+
+
+def _say(line: str) -> None:
+    """For the person at the terminal: standard output belongs to data."""
+    click.echo(line, err=True)
+
+
+def _resolution(config: str | None, flags: dict[str, Any]) -> Resolution:
+    resolution = resolve(flags, os.environ, file=config)
+    log.configure(resolution.settings.log_level, resolution.settings.log_format)
+    return resolution
+
+
+def _settings(config: str | None, flags: dict[str, Any]) -> Settings:
+    return _resolution(config, flags).settings
+
+
+def _json(document: object) -> str:
+    return json.dumps(document, indent=2, ensure_ascii=False)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@WITH_VERSION
+def commands() -> None:
+    """Committed PostgreSQL row changes as events, confirmed before PostgreSQL may forget them.
+
+    Options also come from PGEVENTS_* variables, libpq's PG* variables and pgevents.toml.
+    """
+
+
+@commands.command(
+    epilog="""\b
+Example:
+  pgevents stream --dsn postgresql://app@db/shop --create-slot \\
+    --sink 'amqp://guest:guest@localhost/?exchange=pgevents'"""
+)
+@takes()
+@click.option(
+    "--until-lsn", metavar="LSN|now", callback=check_lsn, help="End once everything before it is acknowledged."
+)
+@click.option("--dry-run", is_flag=True, help="Write events to standard output; the slot does not move.")
+def stream(config: str | None, until_lsn: str | None, *, dry_run: bool, **flags: Any) -> None:
+    """Publish committed changes until told to stop."""
+    settings = _settings(config, flags)
+    if not settings.sink and not dry_run:
+        raise ConfigError(
+            "no sink is given", hint="Say where events go: --sink amqp://…, stdout:, file:PATH or null:"
+        )
+    from pgevents import app
+
+    asyncio.run(app.stream(settings, until=until_lsn, dry_run=dry_run, say=_say))
+
+
+@commands.command(epilog="\b\nExample:\n  pgevents tail --dsn postgresql://app@db/shop --table 'public.*'")
+@takes("dsn", "sink", "tables", "exclude_tables", "plugin", "publication")
+@click.option("--queue", metavar="NAME", help="Consume this queue instead of a temporary one.")
+@click.option("--bind", metavar="PATTERN", multiple=True, help="Routing keys for the temporary queue. Default: #")
+@AS_JSON
+def tail(config: str | None, queue: str | None, bind: tuple[str, ...], *, as_json: bool, **flags: Any) -> None:
+    """Show events as they come, a line each.
+
+    They are read from the database, on a temporary slot that leaves nothing behind; or from the broker of --sink
+    when --sink, --queue or --bind is given.
+    """
+    settings = _settings(config, flags)
+    from pgevents.tail import tail_database, tail_queue
+
+    if not (queue or bind or flags["sink"]):
+        asyncio.run(tail_database(settings, as_json=as_json, write=click.echo))
+        return
+    _require_broker(settings)
+    bindings = bind or (() if queue else ("#",))
+    tail_queue(settings, queue=queue, bindings=bindings, as_json=as_json, write=click.echo)
+
+
+def _require_broker(settings: Settings) -> None:
+    if not settings.sink.lower().startswith(("amqp:", "amqps:")):
+        raise ConfigError(
+            "no broker is given to tail a queue of",
+            hint="Give --sink amqp(s)://…, or leave out --sink, --queue and --bind to read the database.",
+        )
+
+
+@commands.group(cls=Commands)
+def slot() -> None:
+    """Create, look at or drop the replication slot."""
+
+
+def _print_report(report: "SlotReport", *, as_json: bool) -> None:
+    click.echo(_json(report.as_dict()) if as_json else "\n".join(report.lines()))
+
+
+@slot.command(
+    epilog="\b\nExample:\n  pgevents slot create --dsn postgresql://app@db/shop --slot shop --plugin pgoutput"
+)
+@takes("dsn", "slot", "plugin", "publication", "tables")
+@AS_JSON
+def create(config: str | None, *, as_json: bool, **flags: Any) -> None:
+    """Create the slot; with pgoutput also the publication, when it is missing."""
+    settings = _settings(config, flags)
+    from pgevents.slot import create as create_slot
+
+    report = create_slot(
+        settings.dsn,
+        slot=settings.slot,
+        plugin=settings.plugin,
+        publication=settings.publication,
+        tables=settings.tables,
+    )
+    _print_report(report, as_json=as_json)
+
+
+@slot.command(epilog="\b\nExample:\n  pgevents slot status --slot shop --json")
+@takes("dsn", "slot")
+@AS_JSON
+def status(config: str | None, *, as_json: bool, **flags: Any) -> None:
+    """Show the slot: who reads it, how much WAL is kept for it."""
+    settings = _settings(config, flags)
+    from pgevents.slot import status as slot_status
+
+    report = slot_status(settings.dsn, settings.slot)
+    _print_report(report, as_json=as_json)
+
+
+@slot.command(epilog="\b\nExample:\n  pgevents slot drop --slot shop")
+@takes("dsn", "slot")
+@click.option("--terminate", is_flag=True, help="Also end the process that reads the slot.")
+@click.option("--yes", is_flag=True, help="Do not ask for the slot's name to be typed.")
+def drop(config: str | None, *, terminate: bool, yes: bool, **flags: Any) -> None:
+    """Drop the slot. Changes that were not yet acknowledged can then not be streamed any more."""
+    settings = _settings(config, flags)
+    if not yes:
+        _confirm_drop(settings.slot)
+    from pgevents.slot import drop as drop_slot
+
+    drop_slot(settings.dsn, settings.slot, terminate=terminate)
+    _say(f"dropped slot {settings.slot}")
+
+
+def _confirm_drop(name: str) -> None:
+    if not sys.stdin.isatty():
+        raise ConfigError(
+            f"dropping slot {name} must be confirmed, and standard input is not a terminal", hint="Add --yes."
+        )
+    _say(f"What slot {name} has not acknowledged yet will be gone for good.")
+    if click.prompt("Type the slot's name to drop it", err=True) != name:
+        raise ConfigError(f"slot {name} was not dropped: another name was typed")
+
+
+@commands.group(cls=Commands, name="config")
+def config_group() -> None:
+    """Look at the configuration."""
+
+
+@config_group.command(epilog="\b\nExample:\n  PGEVENTS_SLOT=shop pgevents config show --window 4")
+@takes()
+@AS_JSON
+def show(config: str | None, *, as_json: bool, **flags: Any) -> None:
+    """Print every option with its value and where that came from, secrets masked."""
+    resolution = _resolution(config, flags)
+    if as_json:
+        click.echo(_json({"file": resolution.file, "options": resolution.shown(), "libpq": resolution.libpq}))
+        return
+    for key, row in resolution.shown().items():
+        click.echo(f"{key:<15} {_readable(row['value']):<28} {row['origin']}")
+    for variable, value in resolution.libpq.items():
+        click.echo(f"{variable:<15} {value:<28} environment, read by libpq")
+
+
+def _readable(value: object) -> str:
+    match value:
+        case bool():
+            return str(value).lower()
+        case tuple():
+            return ",".join(value) or "-"
+        case _:
+            return log.one_line(str(value)) or "-"
+
+
+@commands.command(epilog="\b\nExample:\n  pgevents schema > event.schema.json")
+def schema() -> None:
+    """Print the JSON Schema (2020-12) of an event."""
+    click.echo(resources.files("pgevents").joinpath("event.schema.json").read_text("utf-8"), nl=False)
+
+
+@commands.command(epilog='\b\nExample:\n  eval "$(pgevents completion bash)"')
+@click.argument("shell", type=click.Choice(("bash", "zsh", "fish")))
+def completion(shell: str) -> None:
+    """Print the script that completes commands and options in a shell."""
+    from click.shell_completion import get_completion_class
+
+    generator = get_completion_class(shell)
+    if generator is not None:
+        click.echo(generator(commands, {}, "pgevents", "_PGEVENTS_COMPLETE").source())
+
+
+commands.add_command(
+    Lazy("demo", "pgevents.demo.command", short_help="Try it: a private PostgreSQL, RabbitMQ and shop workload.")
+)

@@ -1,0 +1,177 @@
+"""Settings resolved from flags, environment and file; each value remembers where it came from."""
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import parse_qs, quote, urlsplit
+
+from pgevents import libpq
+from pgevents.errors import ConfigError
+from pgevents.mask import HIDDEN, mask_dsn, mask_url
+from pgevents.settings import OPTIONS, PREFIX, Option, Settings, nearest
+
+__all__ = ["Resolution", "Settings", "mask_dsn", "mask_url", "resolve"]
+
+DEFAULT_FILE = "pgevents.toml"
+FILE_VARIABLE = PREFIX + "CONFIG"
+EXCHANGE_VARIABLE = "RABBITMQ_EXCHANGE"
+PASSWORD_VARIABLE = "PGPASSWORD"  # noqa: S105 - the name of a variable
+
+Environment = Mapping[str, str]
+
+
+class Found(NamedTuple):
+    """A value as it was given, and where. Text is still to be parsed; what a file or a switch gives is typed."""
+
+    value: Any
+    origin: str
+    is_text: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """Settings, the origin of each by field name, the file read, if one was, and libpq's variables that are set."""
+
+    settings: Settings
+    origins: Mapping[str, str]
+    file: str | None
+    libpq: Mapping[str, str]
+
+    def shown(self) -> dict[str, dict[str, Any]]:
+        """Every key with its value, secrets masked, and its origin."""
+        values = {option: getattr(self.settings, option.name) for option in OPTIONS}
+        return {
+            option.key: {
+                "value": mask_dsn(value) if option.limits.secret else value,
+                "origin": self.origins[option.name],
+            }
+            for option, value in values.items()
+        }
+
+
+def resolve(flags: Mapping[str, Any], environment: Environment, *, file: str | None = None) -> Resolution:
+    """Settle every option: flag, then ``PGEVENTS_*``, then aliases, then file, then default.
+
+    ``flags`` holds what the command line gave, by field name: text, bool or a tuple; None and () are "not
+    given". An empty variable counts as not set. ``file`` is the flag ``--config``. Raises ConfigError.
+    """
+    _refuse_unknown_variables(environment)
+    path, in_file = _read_file(file, environment)
+    found = {option.name: _find(option, flags, environment, in_file) for option in OPTIONS}
+    values = {option.name: _value(option, found[option.name]) for option in OPTIONS}
+    origins = {name: place.origin for name, place in found.items()}
+    _add_exchange(values, origins, environment)
+    _add_password(values, origins, environment)
+    return Resolution(Settings(**values), origins, path, libpq.variables_set(environment))
+
+
+def _find(option: Option, flags: Mapping[str, Any], environment: Environment, in_file: Mapping[str, Found]) -> Found:
+    given = flags.get(option.name)
+    if given is not None and given != ():
+        flag = option.off_flag if given is False else option.flag
+        return Found(given, f"flag {flag}", isinstance(given, str))
+    for variable in option.variables:
+        text, name = _from_environment(variable, environment, secret=option.limits.secret)
+        if text:
+            return Found(text, f"environment {name}", is_text=True)
+    return in_file.get(option.name, Found(option.default, "default", is_text=False))
+
+
+def _value(option: Option, found: Found) -> Any:
+    try:
+        return option.parse(found.value) if found.is_text else option.check(found.value)
+    except ValueError as error:
+        given = HIDDEN if option.limits.secret else repr(found.value)
+        raise ConfigError(
+            f"{option.key} = {given} ({found.origin}) is not allowed", hint=f"It must be {option.allowed}."
+        ) from error
+
+
+def _from_environment(variable: str, environment: Environment, *, secret: bool) -> tuple[str, str]:
+    """A variable's text and the name it was found under; a secret may stand in the file ``*_FILE`` names."""
+    text, path = environment.get(variable, ""), environment.get(f"{variable}_FILE", "") if secret else ""
+    if not path:
+        return text, variable
+    if text:
+        raise ConfigError(
+            f"{variable} and {variable}_FILE are both set", hint="Unset one: it is not clear which is meant."
+        )
+    return _read_secret(f"{variable}_FILE", path), f"{variable}_FILE"
+
+
+def _read_secret(variable: str, path: str) -> str:
+    try:
+        return Path(path).read_text("utf-8").removesuffix("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the file {path} that {variable} names cannot be read: {_reason(error)}") from error
+
+
+def _reason(error: OSError | UnicodeDecodeError) -> str:
+    # The text of a UnicodeDecodeError quotes the bytes, which may be a secret.
+    return (error.strerror or str(error)) if isinstance(error, OSError) else "it is not UTF-8"
+
+
+def _known_variables() -> Iterator[str]:
+    yield FILE_VARIABLE
+    for option in OPTIONS:
+        yield option.variables[0]
+        if option.limits.secret:
+            yield option.variables[0] + "_FILE"
+
+
+def _refuse_unknown_variables(environment: Environment) -> None:
+    known = set(_known_variables())
+    for name in sorted(environment):
+        if name.startswith(PREFIX) and name not in known:
+            raise ConfigError(f"unknown environment variable {name}", hint=nearest(name, known))
+
+
+def _read_file(flag: str | None, environment: Environment) -> tuple[str | None, dict[str, Found]]:
+    """The path of the file read, None if there is none, and its values by field name."""
+    named = flag or environment.get(FILE_VARIABLE)
+    if not named and not Path(DEFAULT_FILE).exists():
+        return None, {}
+    path = named or DEFAULT_FILE
+    names = {option.key: option.name for option in OPTIONS}
+    table = _parse_toml(path)
+    for key in table:
+        if key not in names:
+            raise ConfigError(f"unknown key {key!r} in {path}", hint=nearest(key, names))
+    return path, {names[key]: Found(value, path, is_text=False) for key, value in table.items()}
+
+
+def _parse_toml(path: str) -> dict[str, Any]:
+    try:
+        with Path(path).open("rb") as file:
+            return tomllib.load(file)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the configuration file {path} cannot be read: {_reason(error)}") from error
+
+
+def _add_exchange(values: dict[str, Any], origins: dict[str, str], environment: Environment) -> None:
+    """Give an AMQP sink that names no exchange the one of RABBITMQ_EXCHANGE."""
+    exchange, url = environment.get(EXCHANGE_VARIABLE, ""), values["sink"]
+    if not exchange or not url.lower().startswith(("amqp:", "amqps:")) or _names_exchange(url):
+        return
+    values["sink"] = f"{url}{'&' if '?' in url else '?'}exchange={quote(exchange, safe='')}"
+    origins["sink"] += f", exchange from environment {EXCHANGE_VARIABLE}"
+
+
+def _names_exchange(url: str) -> bool:
+    try:
+        return "exchange" in parse_qs(urlsplit(url).query, keep_blank_values=True)
+    except ValueError:
+        return True  # what cannot be taken apart is left as it is, for the sink to refuse
+
+
+def _add_password(values: dict[str, Any], origins: dict[str, str], environment: Environment) -> None:
+    """Check the DSN, and give one without a password that of the file PGPASSWORD_FILE names."""
+    password, name = _from_environment(PASSWORD_VARIABLE, environment, secret=True)
+    keywords = libpq.parse_dsn(values["dsn"], origins["dsn"]) if values["dsn"] else {}
+    if name != PASSWORD_VARIABLE and "password" not in keywords:
+        values["dsn"] = libpq.with_password(values["dsn"], password)
+        origins["dsn"] += f", password from environment {name}"

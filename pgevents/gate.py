@@ -1,0 +1,104 @@
+"""Whole transactions: which one a change belongs to, its number in it, and what may be acknowledged.
+
+Numbering happens here, before anything is filtered, so that an event's id depends on the WAL alone.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import NamedTuple
+
+from pgevents.errors import DecodeError
+from pgevents.lsn import Lsn
+from pgevents.wal import Begin, Change, Commit, LogicalMessage, Relation, Truncate, WalItem
+
+
+class Transaction(NamedTuple):
+    """What all events of a transaction share. ``id_prefix`` ends in ``-``; ``timestamp`` is in whole seconds."""
+
+    id_prefix: str
+    xid: int | None
+    lsn: str
+    committed_at: str | None
+    timestamp: int
+    origin: str | None
+
+
+class Numbered(NamedTuple):
+    """One change with its place in its transaction; a TRUNCATE of three tables is three of them."""
+
+    item: Change | Relation | LogicalMessage
+    transaction: Transaction
+    seq: int
+
+
+class Gate:
+    """Takes WAL items in order and lets numbered changes through.
+
+    ``identity`` is ``{system identifier}-{timeline}``. ``end_lsn`` is the LSN up to which every change has been
+    let through: the end of the last whole transaction, or a later keepalive's.
+    """
+
+    def __init__(self, identity: str) -> None:
+        self._identity = identity
+        self._transaction: Transaction | None = None
+        self._seq = 0
+        self.end_lsn = Lsn(0)
+
+    @property
+    def inside(self) -> bool:
+        """Whether a transaction has begun and not ended."""
+        return self._transaction is not None
+
+    def admit(self, item: WalItem) -> Sequence[Numbered]:
+        """The changes of ``item`` that go on. Raises DecodeError for a change outside any transaction."""
+        if type(item) is Change:
+            return (self._number(item),)
+        match item:
+            case Begin():
+                self._begin(item)
+            case Commit():
+                self._transaction = None
+                self.end_lsn = item.end_lsn
+            case Truncate():
+                return [self._number(relation) for relation in item.relations]
+            case LogicalMessage(transactional=True):
+                return (self._number(item),)
+            case LogicalMessage():
+                return (self._lone_message(item),)
+        return ()
+
+    def keepalive(self, wal_end: int) -> None:
+        """Nothing of ours lies before ``wal_end``, unless a transaction is still being sent."""
+        if self._transaction is None and wal_end > self.end_lsn:
+            self.end_lsn = Lsn(wal_end)
+
+    def _begin(self, begin: Begin) -> None:
+        self._seq = 0
+        self._transaction = Transaction(
+            id_prefix=f"{self._identity}-{begin.commit_lsn:X}-",
+            xid=begin.xid,
+            lsn=str(begin.commit_lsn),
+            committed_at=begin.committed_at,
+            timestamp=_epoch_seconds(begin.committed_at[:19]),
+            origin=begin.origin,
+        )
+
+    def _number(self, item: Change | Relation | LogicalMessage) -> Numbered:
+        if self._transaction is None:
+            raise DecodeError("a change outside any transaction", lsn=self.end_lsn, tag=type(item).__name__)
+        self._seq += 1
+        return Numbered(item, self._transaction, self._seq)
+
+    def _lone_message(self, message: LogicalMessage) -> Numbered:
+        """A non-transactional message: seq 0, because a commit record may start at the very LSN it ends."""
+        if self._transaction is None:
+            self.end_lsn = max(self.end_lsn, message.lsn)
+        lone = Transaction(f"{self._identity}-{message.lsn:X}-", None, str(message.lsn), None, 0, None)
+        return Numbered(message, lone, 0)
+
+
+@lru_cache(maxsize=64)
+def _epoch_seconds(second: str) -> int:
+    """Remembered because a busy server commits thousands of transactions in the same second."""
+    return int(datetime.fromisoformat(second).replace(tzinfo=UTC).timestamp())

@@ -1,0 +1,195 @@
+"""Connections to PostgreSQL, and its errors in our words."""
+
+import os
+import re
+from typing import Any
+
+import psycopg2
+import psycopg2.extensions
+import psycopg2.extras
+
+from pgevents.errors import (
+    AuthenticationFailed,
+    PGEventsError,
+    PluginRefused,
+    PrivilegeError,
+    SlotInUse,
+    SlotLost,
+    SlotMismatch,
+    SlotMissing,
+    SourceError,
+    SourceRefused,
+    SourceUnavailable,
+)
+
+# What decides how values print, so that no default of a role or database changes an event. The timeouts are
+# off because a role's statement_timeout would end the replication command.
+PINNED_SETTINGS = {
+    "datestyle": "ISO",
+    "intervalstyle": "postgres",
+    "timezone": "UTC",
+    "extra_float_digits": "1",
+    "bytea_output": "hex",
+    "lc_monetary": "C",
+    "statement_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+}
+
+# A dead network is noticed within about half a minute instead of the kernel's two hours.
+DEFAULTS: dict[str, Any] = {
+    "application_name": "pgevents",
+    "connect_timeout": 10,
+    "keepalives": 1,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+
+
+def connect_replication(dsn: str) -> Any:
+    """A logical replication connection with every output-relevant setting pinned."""
+    pinned = " ".join(f"-c {name}={value}" for name, value in PINNED_SETTINGS.items())
+    given = psycopg2.extensions.parse_dsn(dsn).get("options") or os.environ.get("PGOPTIONS", "")
+    return _connect(
+        dsn,
+        options=f"{given} {pinned}".strip(),
+        connection_factory=psycopg2.extras.LogicalReplicationConnection,
+    )
+
+
+def connect(dsn: str) -> Any:
+    """An ordinary connection in autocommit."""
+    connection = _connect(dsn)
+    connection.autocommit = True
+    return connection
+
+
+def _connect(dsn: str, **more: Any) -> Any:
+    try:
+        given = psycopg2.extensions.parse_dsn(dsn)
+        settings: dict[str, Any] = {name: value for name, value in DEFAULTS.items() if name not in given}
+        return psycopg2.connect(dsn, client_encoding="UTF8", **settings, **more)
+    except psycopg2.Error as error:
+        raise translated(error) from error
+
+
+def translated(error: psycopg2.Error, *, slot: str = "", plugin: str = "") -> PGEventsError:
+    """Our error for one of the driver's: by SQLSTATE, else by the server's English sentence; unknown is final."""
+    text = _one_line(error)
+    for pattern, make in _SENTENCES:
+        if re.search(pattern, text):
+            return make(text, slot=slot, plugin=plugin)
+    state = error.pgcode or ""
+    if state in _STATES:
+        return _STATES[state](text, slot=slot, plugin=plugin)
+    if state[:2] in {"08", "57", "58", "53"} or (isinstance(error, psycopg2.OperationalError) and not state):
+        return SourceUnavailable(text, hint="PGEvents tries again by itself.")
+    return SourceError(text)
+
+
+def _one_line(error: psycopg2.Error) -> str:
+    """The server's message without ``FATAL:`` and line breaks."""
+    message = error.diag.message_primary or str(error)
+    return " ".join(re.sub(r"\b(FATAL|ERROR):\s+", "", message).split())
+
+
+def _unavailable(text: str, **_: str) -> PGEventsError:
+    return SourceUnavailable(text, hint="Check host and port. PGEvents tries again by itself.")
+
+
+def _authentication(text: str, **_: str) -> PGEventsError:
+    return AuthenticationFailed(text, hint="Check user, password and pg_hba.conf.")
+
+
+def _no_database(text: str, **_: str) -> PGEventsError:
+    return SourceRefused(text, hint="A slot belongs to one database: name it in --dsn or PGDATABASE.")
+
+
+def _not_replication(text: str, **_: str) -> PGEventsError:
+    return PrivilegeError(
+        text, hint="ALTER ROLE … WITH REPLICATION; (on RDS: GRANT rds_replication TO …;) as an administrator."
+    )
+
+
+def _wal_level(text: str, **_: str) -> PGEventsError:
+    return SourceRefused(text, hint="ALTER SYSTEM SET wal_level = 'logical'; then restart the server.")
+
+
+def _plugin_not_allowed(text: str, *, plugin: str, **_: str) -> PGEventsError:
+    return PluginRefused(
+        text,
+        hint=f"ALTER SYSTEM SET output_plugin_libraries = 'pgoutput, test_decoding, {plugin or 'wal2json'}'; "
+        "SELECT pg_reload_conf(); or for one role: ALTER ROLE … SET output_plugin_libraries = "
+        f"'pgoutput, {plugin or 'wal2json'}'; A slot with --plugin pgoutput works without either.",
+    )
+
+
+def _plugin_not_installed(text: str, *, plugin: str, **_: str) -> PGEventsError:
+    return PluginRefused(
+        text,
+        hint=f"Install {plugin or 'the plug-in'} on the server (Debian: postgresql-NN-wal2json), "
+        "or use --plugin pgoutput, which every server has.",
+    )
+
+
+def _slot_in_use(text: str, **_: str) -> PGEventsError:
+    return SlotInUse(text, hint="Another process reads this slot; it may take wal_sender_timeout to be let go.")
+
+
+def _slot_missing(text: str, *, slot: str, **_: str) -> PGEventsError:
+    return SlotMissing(text, hint=f"pgevents slot create --slot {slot}, or stream with --create-slot.")
+
+
+def _slot_lost(text: str, *, slot: str, **_: str) -> PGEventsError:
+    return SlotLost(
+        text,
+        hint=f"The server removed WAL that slot {slot} needed, so changes are lost. Drop the slot, create it "
+        "again and reload what depends on it.",
+    )
+
+
+def _other_database(text: str, **_: str) -> PGEventsError:
+    return SlotMismatch(text, hint="Connect to the slot's own database, or use another slot name.")
+
+
+def _no_publication(text: str, **_: str) -> PGEventsError:
+    return SourceRefused(text, hint="Create it, or stream with --create-slot: both need the table owner's role.")
+
+
+def _no_free_slot(text: str, **_: str) -> PGEventsError:
+    return SourceRefused(text, hint="Drop a slot nobody reads, or raise max_replication_slots and restart.")
+
+
+_SENTENCES = (
+    (r"all replication slots are in use", _no_free_slot),
+    (r"may not be used as an output plugin", _plugin_not_allowed),
+    (r"could not access file|could not load library", _plugin_not_installed),
+    (r"output plugin .* (does not exist|not found)", _plugin_not_installed),
+    (r"can no longer (get changes from|access) replication slot", _slot_lost),
+    (r"requested WAL segment .* has already been removed", _slot_lost),
+    (r"replication slot .* does not exist", _slot_missing),
+    (r"was not created in this database", _other_database),
+    (r"cannot use physical replication slot|is a physical replication slot", _other_database),
+    (r"replication slot .* is active for PID", _slot_in_use),
+    (r"publication .* does not exist", _no_publication),
+    (r"wal_level", _wal_level),
+    (r"superuser or replication role|permission denied to start WAL sender|must have REPLICATION", _not_replication),
+    (r"permission denied to use replication slots", _not_replication),
+    (
+        r"password authentication failed|no password supplied|no pg_hba\.conf entry|authentication failed",
+        _authentication,
+    ),
+    (r"role .* (does not exist|is not permitted to log in)", _authentication),
+    (r"database .* does not exist", _no_database),
+    (r"certificate|SSL error", lambda text, **_: SourceRefused(text, hint="Check sslmode and sslrootcert.")),
+)
+
+_STATES = {
+    "28P01": _authentication,
+    "28000": _authentication,
+    "3D000": _no_database,
+    "55006": _slot_in_use,
+    "42501": lambda text, **_: PrivilegeError(text, hint="Ask an administrator for the privilege it names."),
+    "40001": _unavailable,
+}

@@ -1,0 +1,3 @@
+"""RabbitMQ, over AMQP 0-9-1 with publisher confirms."""
+
+from pgevents.sink.amqp.sink import open as open

@@ -1,0 +1,209 @@
+"""Publishes batches to an exchange and resolves each when the broker has confirmed and routed all of it.
+
+Batches are written at once, one behind the other, and confirmed by the broker in any order. When a message comes back
+unrouted and ``on_unroutable`` is ``wait``, nothing new is written until what is in flight is confirmed; then what
+came back is published again, in order, until all of it is routed.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pika import spec
+
+from pgevents.batch import Batch
+from pgevents.errors import ConfigError, PGEventsError, PublishRejected, SinkError, SinkUnavailable
+from pgevents.event import Envelope
+from pgevents.interfaces import SinkOptions
+from pgevents.sink.amqp.confirm import Confirms, Flight
+from pgevents.sink.amqp.connection import Link, open_link
+from pgevents.sink.amqp.fault import lost_fault
+from pgevents.sink.amqp.frame import Framer
+from pgevents.sink.amqp.unroutable import FIRST_DELAY_S, LAST_DELAY_S, Park, Warnings, still_unrouted
+from pgevents.sink.amqp.url import AmqpUrl, parse
+
+_OUTCOMES = {"wait": "waiting for one", "park": "parking them", "drop": "dropping them"}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Delivery:
+    """What of a batch is still to be published, and whom to tell."""
+
+    envelopes: Sequence[Envelope]
+    confirmed: asyncio.Future[None]
+
+
+class AmqpSink:
+    """One channel in confirm mode to one exchange."""
+
+    def __init__(self, link: Link, url: AmqpUrl, options: SinkOptions) -> None:
+        self._link = link
+        self._url = url
+        self._on_unroutable = options.on_unroutable
+        self._framer = Framer(
+            link.channel.channel_number, url.exchange, frame_max=link.frame_max, mandatory=url.mandatory
+        )
+        self._loop = asyncio.get_running_loop()
+        self._confirms: Confirms[Delivery] = Confirms()
+        self._unconfirmed: set[asyncio.Future[None]] = set()
+        self._failure: PGEventsError | None = None
+        self._is_waiting = False
+        self._landed: list[Flight[Delivery]] = []
+        self._held: list[Delivery] = []
+        self._delay_s = FIRST_DELAY_S
+        self._warnings = Warnings(url.exchange, _OUTCOMES[options.on_unroutable])
+        self._park = Park(Path(options.park_file), url.exchange)
+        self._parking: set[asyncio.Task[None]] = set()
+        link.on_confirm = self._on_confirm
+        link.channel.add_on_return_callback(self._on_return)
+        link.lost.add_done_callback(self._on_lost)
+
+    def publish(self, batch: Batch) -> Awaitable[None]:
+        delivery = Delivery(batch.envelopes, self._loop.create_future())
+        self._unconfirmed.add(delivery.confirmed)
+        if self._failure:
+            self._fail(delivery.confirmed, self._failure)
+        elif self._is_waiting:
+            self._held.append(delivery)
+        else:
+            self._write(delivery)
+        return delivery.confirmed
+
+    async def close(self) -> None:
+        self._stop(SinkUnavailable("the RabbitMQ sink was closed"))
+        await self._link.close()
+        await self._park.close()
+
+    def __str__(self) -> str:
+        return str(self._url)
+
+    def _write(self, delivery: Delivery) -> None:
+        # pika knows first; our own callback may still be on its way.
+        if self._link.lost.done():
+            self._on_lost(self._link.lost)
+            return
+        try:
+            frames = self._framer.frames(delivery.envelopes)
+        except PublishRejected as rejection:
+            self._fail(delivery.confirmed, rejection)
+            return
+        self._confirms.published(delivery.envelopes, delivery)
+        self._link.connection.write(frames)
+
+    def _on_confirm(self, frame: Any) -> None:
+        """Take an ack or a nack of the broker."""
+        tag, multiple = frame.method.delivery_tag, frame.method.multiple
+        if isinstance(frame.method, spec.Basic.Nack):
+            for flight, envelope in self._confirms.nacked(tag, multiple=multiple):
+                self._fail(flight.owner.confirmed, _nacked(envelope))
+        else:
+            for flight in self._confirms.acked(tag, multiple=multiple):
+                self._land(flight)
+        if self._is_waiting and self._confirms.is_idle:
+            self._review()
+
+    def _on_return(self, _channel: object, _method: object, properties: Any, _body: bytes) -> None:
+        envelope = self._confirms.returned(properties.message_id)
+        if envelope is not None and self._on_unroutable == "wait":
+            self._is_waiting = True
+
+    def _land(self, flight: Flight[Delivery]) -> None:
+        if self._is_waiting:
+            self._landed.append(flight)
+        elif not flight.returned:
+            self._confirm(flight.owner.confirmed)
+        else:
+            self._give_up([flight.envelopes[at] for at in sorted(flight.returned)], flight.owner.confirmed)
+
+    def _give_up(self, envelopes: Sequence[Envelope], confirmed: asyncio.Future[None]) -> None:
+        self._warnings.add(envelopes, now=self._loop.time())
+        if self._on_unroutable == "drop":
+            self._confirm(confirmed)
+            return
+        task = self._loop.create_task(self._put_aside(envelopes, confirmed))
+        self._parking.add(task)
+        task.add_done_callback(self._parking.discard)
+
+    async def _put_aside(self, envelopes: Sequence[Envelope], confirmed: asyncio.Future[None]) -> None:
+        try:
+            await self._park.add(envelopes)
+        except SinkError as error:
+            self._fail(confirmed, error)
+        else:
+            self._confirm(confirmed)
+
+    def _review(self) -> None:
+        """Everything in flight has landed: publish again what was not routed, or go on."""
+        unrouted = still_unrouted(self._landed)
+        self._landed = []
+        again: list[Delivery] = []
+        for flight, envelopes in unrouted:
+            if envelopes:
+                again.append(Delivery(envelopes, flight.owner.confirmed))
+            else:
+                self._confirm(flight.owner.confirmed)
+        if again:
+            self._retry_later(again)
+        else:
+            self._go_on(sum(len(flight.envelopes) for flight, _ in unrouted))
+
+    def _retry_later(self, again: Sequence[Delivery]) -> None:
+        envelopes = [envelope for delivery in again for envelope in delivery.envelopes]
+        self._warnings.say(envelopes, len(envelopes), now=self._loop.time())
+        self._loop.call_later(self._delay_s, self._retry, again)
+        self._delay_s = min(self._delay_s * 1.5, LAST_DELAY_S)
+
+    def _retry(self, again: Sequence[Delivery]) -> None:
+        if not self._failure:
+            for delivery in again:
+                self._write(delivery)
+
+    def _go_on(self, count: int) -> None:
+        self._warnings.routed(count)
+        self._delay_s = FIRST_DELAY_S
+        self._is_waiting = False
+        held, self._held = self._held, []
+        for delivery in held:
+            self._write(delivery)
+
+    def _on_lost(self, lost: asyncio.Future[BaseException]) -> None:
+        unconfirmed = [envelope for flight in self._confirms.open_flights for envelope in flight.envelopes]
+        self._stop(lost_fault(lost.result(), self._url, unconfirmed))
+
+    def _stop(self, failure: PGEventsError) -> None:
+        self._failure = self._failure or failure
+        for confirmed in tuple(self._unconfirmed):
+            self._fail(confirmed, self._failure)
+
+    def _confirm(self, confirmed: asyncio.Future[None]) -> None:
+        self._unconfirmed.discard(confirmed)
+        if not confirmed.done():
+            confirmed.set_result(None)
+
+    def _fail(self, confirmed: asyncio.Future[None], error: PGEventsError) -> None:
+        self._unconfirmed.discard(confirmed)
+        if not confirmed.done():
+            confirmed.set_exception(error)
+            confirmed.exception()  # marks it as seen: nobody need await a batch once the stream has ended
+
+
+def _nacked(envelope: Envelope) -> PublishRejected:
+    return PublishRejected(
+        envelope.message_id,
+        "nacked by the broker, for instance by a full queue",
+        hint="Look for a queue with max-length and overflow=reject-publish, or one without a quorum.",
+        transient=True,
+    )
+
+
+async def open(url: str, options: SinkOptions) -> AmqpSink:
+    """Raises ConfigError, SinkUnavailable or SinkRefused."""
+    if options.on_unroutable not in _OUTCOMES:
+        raise ConfigError(f"on-unroutable is {options.on_unroutable!r}, not one of {', '.join(_OUTCOMES)}")
+    # Every error of pika's reaches the user once, as one of ours.
+    logging.getLogger("pika").setLevel(logging.CRITICAL)
+    parsed = parse(url)
+    return AmqpSink(await open_link(parsed, declare=options.declare), parsed, options)

@@ -1,0 +1,93 @@
+"""What the stream does not say about types, tables and origins, read from the catalog when first needed."""
+
+from typing import Any
+
+import psycopg2
+
+from pgevents.postgres import connect, translated
+from pgevents.wal import Column, PgType, TableFacts
+
+_SHAPED_TYPES = """
+select t.oid, t.typbasetype, case when e.typarray = t.oid then t.typelem else 0 end, coalesce(e.typdelim, ',')
+from pg_catalog.pg_type t left join pg_catalog.pg_type e on e.oid = t.typelem
+where (t.typtype = 'd' or e.typarray = t.oid)
+"""
+
+_TABLE = """
+select c.oid, c.relreplident
+from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+where n.nspname = %s and c.relname = %s and c.relkind in ('r', 'p')
+"""
+
+_COLUMNS = """
+select attname, atttypid, attgenerated <> '' from pg_catalog.pg_attribute
+where attrelid = %s and attnum > 0 and not attisdropped order by attnum
+"""
+
+_KEYS = """
+select i.indisprimary, i.indisreplident, a.attname
+from pg_catalog.pg_index i
+join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = any (i.indkey[0:i.indnkeyatts - 1])
+where i.indrelid = %s and (i.indisprimary or i.indisreplident) order by a.attnum
+"""
+
+_BUILTIN_LIMIT = 16_384
+"""Smaller OIDs are assigned by PostgreSQL itself (FirstNormalObjectId), so one look at start finds them all."""
+
+
+class SqlCatalog:
+    """The catalog through an ordinary connection, opened at the first question and again after a failure.
+
+    Types and origins keep their meaning for life and are remembered; tables are asked anew each time.
+    """
+
+    def __init__(self, dsn: str) -> None:
+        self._dsn = dsn
+        self._connection: Any = None
+        self._types: dict[int, PgType] = {}
+        self._origins: dict[int, str | None] = {}
+
+    def type(self, oid: int) -> PgType:
+        if not self._types:
+            self._types = {row[0]: PgType(*row[1:]) for row in self._rows(_SHAPED_TYPES)}
+        if oid not in self._types and oid >= _BUILTIN_LIMIT:
+            found = self._rows(_SHAPED_TYPES + "and t.oid = %s", oid)
+            self._types[oid] = PgType(*found[0][1:]) if found else PgType()
+        return self._types.get(oid, PgType())
+
+    def table(self, schema: str, name: str) -> TableFacts | None:
+        found = self._rows(_TABLE, schema, name)
+        if not found:
+            return None
+        oid, identity = found[0]
+        columns = self._rows(_COLUMNS, oid)
+        keys = self._rows(_KEYS, oid)
+        return TableFacts(
+            columns=tuple(Column(column, type_oid) for column, type_oid, _ in columns),
+            generated=frozenset(column for column, _, generated in columns if generated),
+            identity=identity,
+            primary_key=tuple(column for primary, _, column in keys if primary),
+            index_key=tuple(column for _, replica, column in keys if replica),
+        )
+
+    def origin(self, number: int) -> str | None:
+        if number not in self._origins:
+            found = self._rows("select roname from pg_catalog.pg_replication_origin where roident = %s", number)
+            self._origins[number] = found[0][0] if found else None
+        return self._origins[number]
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+
+    def _rows(self, query: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        if self._connection is None or self._connection.closed:
+            self._connection = connect(self._dsn)
+        try:
+            with self._connection.cursor() as cursor:
+                cursor.execute(query, parameters)
+                rows: list[tuple[Any, ...]] = cursor.fetchall()
+                return rows
+        except psycopg2.Error as error:
+            self._connection.close()
+            raise translated(error) from error

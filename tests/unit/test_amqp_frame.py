@@ -1,0 +1,112 @@
+"""Frames marshalled by hand, compared with what pika reads out of them."""
+
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pika import frame, spec
+
+from pgevents.errors import PublishRejected
+from pgevents.event import Address, Envelope
+from pgevents.sink.amqp.frame import Framer
+
+FRAME_MAX = 4096
+BODY_MAX = FRAME_MAX - 8
+ORDERS = Address("public.orders.insert", "insert", "application/json")
+
+
+@dataclass(frozen=True)
+class Published:
+    method: spec.Basic.Publish
+    properties: spec.BasicProperties
+    body: bytes
+    body_frames: int
+
+
+def decode(octets: bytes, channel: int) -> list[Published]:
+    """What pika, and so a broker, makes of ``octets``."""
+    frames = []
+    while octets:
+        used, each = frame.decode_frame(octets)
+        assert each is not None, "a frame is cut short"
+        assert each.channel_number == channel
+        assert used <= FRAME_MAX
+        frames.append(each)
+        octets = octets[used:]
+    return messages(frames)
+
+
+def messages(frames: list[frame.Frame]) -> list[Published]:
+    published = []
+    while frames:
+        method, header, *rest = frames
+        size, parts = 0, []
+        while size < header.body_size:
+            parts.append(rest.pop(0).fragment)
+            size += len(parts[-1])
+        published.append(Published(method.method, header.properties, b"".join(parts), len(parts)))
+        frames = rest
+    return published
+
+
+short = st.text(max_size=60)
+addresses = st.builds(Address, short, short, short)
+envelopes = st.builds(
+    Envelope,
+    st.text(min_size=1, max_size=60),
+    addresses,
+    st.integers(min_value=0, max_value=2**40),
+    st.integers(min_value=0, max_value=3 * BODY_MAX).map(lambda size: b"x" * size) | st.binary(max_size=50),
+)
+
+
+@given(st.lists(envelopes, min_size=1, max_size=8), st.integers(min_value=1, max_value=2047), short, st.booleans())
+def test_pika_reads_what_was_published(batch: list[Envelope], channel: int, exchange: str, mandatory: bool) -> None:
+    framer = Framer(channel, exchange, frame_max=FRAME_MAX, mandatory=mandatory)
+
+    once, again = framer.frames(batch), framer.frames(batch)
+
+    assert once == again
+    published = decode(once, channel)
+    assert len(published) == len(batch)
+    for envelope, got in zip(batch, published, strict=True):
+        assert got.method.exchange == exchange
+        assert got.method.routing_key == envelope.address.topic
+        assert (got.method.mandatory, got.method.immediate) == (mandatory, False)
+        assert got.properties.content_type == envelope.address.content_type
+        assert got.properties.type == envelope.address.kind
+        assert got.properties.message_id == envelope.message_id
+        assert got.properties.timestamp == (envelope.timestamp or None)
+        assert (got.properties.delivery_mode, got.properties.app_id) == (2, "pgevents")
+        assert got.body == envelope.body
+
+
+@pytest.mark.parametrize(
+    ("size", "frames"), [(0, 0), (1, 1), (BODY_MAX, 1), (BODY_MAX + 1, 2), (2 * BODY_MAX, 2), (5 * BODY_MAX + 3, 6)]
+)
+def test_a_body_is_split_at_frame_max(size: int, frames: int) -> None:
+    framer = Framer(1, "pgevents", frame_max=FRAME_MAX, mandatory=True)
+
+    [published] = decode(framer.frames([Envelope("1", ORDERS, 1, b"x" * size)]), 1)
+
+    assert published.body_frames == frames
+
+
+@pytest.mark.parametrize(
+    ("envelope", "message"),
+    [
+        (Envelope("id-7", Address("ä" * 128, "insert", "application/json"), 0, b""), "routing key is 256 bytes"),
+        (Envelope("id-7" + "x" * 252, ORDERS, 0, b""), "message id is 256 bytes"),
+        (Envelope("id-7", Address("a", "k" * 256, "application/json"), 0, b""), "type is 256 bytes"),
+    ],
+)
+def test_what_amqp_cannot_carry_is_rejected_for_good(envelope: Envelope, message: str) -> None:
+    framer = Framer(1, "pgevents", frame_max=FRAME_MAX, mandatory=True)
+
+    with pytest.raises(PublishRejected, match=message) as rejected:
+        framer.frames([Envelope("fine", ORDERS, 0, b"{}"), envelope])
+
+    assert rejected.value.message_id == envelope.message_id
+    assert not rejected.value.transient
+    assert rejected.value.hint
