@@ -44,9 +44,8 @@ async def stream(settings: Settings, *, until: str | None, dry_run: bool, say: S
     finally:
         done = streaming.progress
         if streaming.has_streamed:
-            say(
-                f"done: events={done.published} confirmed={done.confirmed} acknowledged={'nothing' if dry_run else done.acknowledged}"
-            )
+            acknowledged = "nothing" if dry_run else done.acknowledged
+            say(f"done: events={done.published} confirmed={done.confirmed} acknowledged={acknowledged}")
 
 
 async def _until_signalled(streaming: "Streaming") -> None:

@@ -31,6 +31,8 @@ PINNED_SETTINGS = {
     "extra_float_digits": "1",
     "bytea_output": "hex",
     "lc_monetary": "C",
+    "quote_all_identifiers": "off",
+    "search_path": "pg_catalog",  # regclass and its kin print a schema where it is not on the path
     "statement_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
 }

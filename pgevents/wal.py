@@ -129,13 +129,18 @@ class PgType(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class TableFacts:
-    """What the catalog says of a table now, which may be later than the change being decoded."""
+    """What the catalog says of a table now, which may be later than the change being decoded.
+
+    ``published`` is false for what pgoutput never sends: a materialized view, and a partitioned table, whose
+    partitions hold the rows.
+    """
 
     columns: tuple[Column, ...]
     generated: frozenset[str]
     identity: str
     primary_key: tuple[str, ...]
     index_key: tuple[str, ...]
+    published: bool = True
 
 
 NO_TYPES: Mapping[int, PgType] = {}

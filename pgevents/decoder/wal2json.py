@@ -93,6 +93,7 @@ class _Shape:
     numerics: tuple[str, ...]
     reals: tuple[str, ...]
     generated: tuple[str, ...]
+    published: bool
     relation: Relation
 
 
@@ -113,7 +114,7 @@ class Wal2jsonDecoder:
         payload = message.payload
         tag = payload[_TAG_AT] if len(payload) > _TAG_AT else 0
         try:
-            if self._encoding != "utf-8":
+            if self._encoding != "utf-8" and tag != _MESSAGE:
                 payload = payload.decode(self._encoding).encode()
             if tag == _INSERT:
                 return self._insert(_parsed(payload), payload)
@@ -126,16 +127,16 @@ class Wal2jsonDecoder:
             # The cause is cut off: parsers quote the text they choke on, and that is row values.
             raise DecodeError("it is not what wal2json prints", lsn=message.lsn, tag=chr(tag)) from None
 
-    def _rare(self, tag: int, payload: bytes) -> WalItem:
+    def _rare(self, tag: int, payload: bytes) -> WalItem | None:
         if tag == _MESSAGE:
-            return _logical_message(payload)
+            return _logical_message(payload, self._encoding)
         message = orjson.loads(payload)
         if tag == _BEGIN:
             return self._begin(message)
         if tag == _COMMIT:
             return Commit(_lsn(message["nextlsn"]))
         if tag == _TRUNCATE:
-            return Truncate((self._truncated(message["schema"], message["table"]),))
+            return self._truncate(message["schema"], message["table"])
         raise ValueError(tag)
 
     def _begin(self, message: Message) -> Begin:
@@ -147,7 +148,7 @@ class Wal2jsonDecoder:
             self._catalog.origin(origin) if origin else None,
         )
 
-    def _insert(self, message: Message, payload: bytes) -> Change:
+    def _insert(self, message: Message, payload: bytes) -> Change | None:
         columns = message["columns"]
         new = {column["name"]: column["value"] for column in columns}
         shape = self._shapes.get((message["schema"], message["table"]))
@@ -158,9 +159,11 @@ class Wal2jsonDecoder:
             or message.get("pk") != shape.pk
         ):
             shape = self._learn(message, columns, None)
+        if not shape.published:
+            return None
         return Change("insert", shape.relation, self._trim(shape, payload, new, None)[0], None)
 
-    def _update(self, message: Message, payload: bytes) -> Change:
+    def _update(self, message: Message, payload: bytes) -> Change | None:
         columns = message["columns"]
         identity = message["identity"]
         new = {column["name"]: column["value"] for column in columns}
@@ -174,15 +177,19 @@ class Wal2jsonDecoder:
             or message.get("pk") != shape.pk
         ) and (shape is None or not self._lacks_toast(shape, columns, old)):
             shape = self._learn(message, columns, identity)
+        if not shape.published:
+            return None
         new_row, old_row = self._trim(shape, payload, new, old)
         return Change("update", shape.relation, new_row, old_row)
 
-    def _delete(self, message: Message, payload: bytes) -> Change:
+    def _delete(self, message: Message, payload: bytes) -> Change | None:
         identity = message["identity"]
         old = {column["name"]: column["value"] for column in identity}
         shape = self._shapes.get((message["schema"], message["table"]))
         if shape is None or list(old) != shape.identity_names or message.get("pk") != shape.pk:
             shape = self._learn(message, None, identity)
+        if not shape.published:
+            return None
         return Change("delete", shape.relation, None, self._trim(shape, payload, None, old)[1])
 
     def _trim(self, shape: _Shape, payload: bytes, new: Row | None, old: Row | None) -> tuple[Row | None, Row | None]:
@@ -233,6 +240,7 @@ class Wal2jsonDecoder:
             numerics=tuple(column.name for column in every if column.type_oid == NUMERIC),
             reals=tuple(column.name for column in every if column.type_oid in (FLOAT4, FLOAT8)),
             generated=tuple(column.name for column in every if column.name in generated),
+            published=facts is None or facts.published,
             relation=self._relation(schema, name, every, generated, replica_identity, key),
         )
         self._shapes[schema, name] = shape
@@ -258,17 +266,23 @@ class Wal2jsonDecoder:
             return self._bases[oid]
         return text_converter(oid, self._catalog)
 
-    def _truncated(self, schema: str, name: str) -> Relation:
+    def _truncate(self, schema: str, name: str) -> Truncate | None:
         shape = self._shapes.get((schema, name))
-        return shape.relation if shape else Relation(schema, name, (), IDENTITY_NOTHING, (), ())
+        if shape is not None:
+            return Truncate((shape.relation,))
+        facts = self._catalog.table(schema, name)
+        if facts is not None and not facts.published:
+            return None
+        return Truncate((Relation(schema, name, (), IDENTITY_NOTHING, (), ()),))
 
 
 def _parsed(payload: bytes) -> Message:
     """The message as Python objects. A numeric beyond a double, which orjson refuses, is read as a string."""
     try:
-        return orjson.loads(payload)
+        message: Message = orjson.loads(payload)
     except orjson.JSONDecodeError:
-        return orjson.loads(_NUMERIC_NUMBER.sub(_NUMERIC_VALUE + rb'"\1"', payload))
+        message = orjson.loads(_NUMERIC_NUMBER.sub(_NUMERIC_VALUE + rb'"\1"', payload))
+    return message
 
 
 def _restore_digits(rows: tuple[Row | None, ...], names: tuple[str, ...], payload: bytes) -> None:
@@ -285,14 +299,17 @@ def _restore_digits(rows: tuple[Row | None, ...], names: tuple[str, ...], payloa
 
 
 def _restore_signs(rows: tuple[Row | None, ...], names: tuple[str, ...], payload: bytes) -> None:
-    """Make the zeros that PostgreSQL printed as ``-0`` negative: orjson reads them as the integer 0."""
+    """Replace the zeros that PostgreSQL printed as ``-0`` by that text: orjson reads them as the integer 0,
+
+    and a negative zero of Python's would still compare as equal to 0.
+    """
     if not any(0 in map(row.get, names) for row in rows if row is not None):
         return
     values = iter(_REAL_VALUES(payload))
     for row in rows:
         for name in names:
             if row is not None and name in row and next(values) == b"-0":
-                row[name] = -0.0
+                row[name] = "-0"
 
 
 def _columns(parts: list[Message]) -> tuple[Column, ...]:
@@ -334,14 +351,15 @@ def _identity_names(every: tuple[Column, ...], identity: str, key: tuple[str, ..
     return [column.name for column in every if identity == IDENTITY_FULL or column.name in key]
 
 
-def _logical_message(payload: bytes) -> LogicalMessage:
-    """A message's content may be any bytes, and wal2json prints them as they are, up to the first NUL."""
-    try:
-        message = orjson.loads(payload)
-    except ValueError:
-        message = json.loads(payload.decode(errors="surrogateescape"))
-    content = message["content"].encode(errors="surrogateescape")
-    return LogicalMessage(_lsn(message["lsn"]), message["transactional"], message["prefix"], content)
+def _logical_message(payload: bytes, encoding: str) -> LogicalMessage:
+    """A message's content may be any bytes, and wal2json prints them as they are, up to the first NUL.
+
+    Read as Latin-1, a byte is a character and back again.
+    """
+    message = json.loads(payload.decode("latin-1"))
+    prefix = message["prefix"].encode("latin-1").decode(encoding)
+    content = message["content"].encode("latin-1")
+    return LogicalMessage(_lsn(message["lsn"]), message["transactional"], prefix, content)
 
 
 def _lsn(text: str) -> Lsn:

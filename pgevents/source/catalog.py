@@ -14,9 +14,9 @@ where (t.typtype = 'd' or e.typarray = t.oid)
 """
 
 _TABLE = """
-select c.oid, c.relreplident
+select c.oid, c.relreplident, c.relkind = 'r'
 from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-where n.nspname = %s and c.relname = %s and c.relkind in ('r', 'p')
+where n.nspname = %s and c.relname = %s and c.relkind in ('r', 'p', 'm')
 """
 
 _COLUMNS = """
@@ -59,7 +59,7 @@ class SqlCatalog:
         found = self._rows(_TABLE, schema, name)
         if not found:
             return None
-        oid, identity = found[0]
+        oid, identity, published = found[0]
         columns = self._rows(_COLUMNS, oid)
         keys = self._rows(_KEYS, oid)
         return TableFacts(
@@ -68,6 +68,7 @@ class SqlCatalog:
             identity=identity,
             primary_key=tuple(column for primary, _, column in keys if primary),
             index_key=tuple(column for _, replica, column in keys if replica),
+            published=published,
         )
 
     def origin(self, number: int) -> str | None:

@@ -11,7 +11,6 @@ from pika.exceptions import (
     AMQPHeartbeatTimeout,
     ChannelClosedByBroker,
     ConnectionClosedByBroker,
-    ConnectionOpenAborted,
     IncompatibleProtocolError,
     ProbableAccessDeniedError,
     ProbableAuthenticationError,
@@ -121,8 +120,7 @@ def _cause(error: BaseException) -> BaseException:
 
 def _reason(cause: BaseException, url: AmqpUrl) -> str:
     match cause:
-        # pika ends a handshake that takes too long by closing the connection itself.
-        case TimeoutError() | connection_workflow.AMQPConnectorStackTimeout() | ConnectionOpenAborted():
+        case TimeoutError():
             return f"no answer within {url.connection_timeout_s:g} s"
         case socket.gaierror():
             return f"{cause.strerror}"
