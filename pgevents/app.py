@@ -16,6 +16,7 @@ from pgevents.interfaces import Sink
 from pgevents.lsn import NOWHERE, Lsn
 from pgevents.mask import mask_dsn
 from pgevents.pipeline import Limits, Pipeline, Progress
+from pgevents.postgres import in_thread
 from pgevents.session import Stream, open_sink, open_stream, routing_key
 from pgevents.settings import Settings
 from pgevents.shape import Shape
@@ -86,9 +87,24 @@ async def supervise(streaming: "Streaming") -> None:
         with attempt:
             try:
                 await streaming.session()
+            except PGEventsError:
+                raise
+            except Exception as error:
+                raise _surprise(error) from error
             finally:
                 if streaming.progress.acknowledged > before:
                     attempt.retry_state.attempt_number = 1
+
+
+def _surprise(error: Exception) -> PGEventsError:
+    """What we did not foresee stops the stream. Its text may hold row values and goes to the debug log alone."""
+    logger.debug("unforeseen", exc_info=error)
+    causes = error.exceptions if isinstance(error, ExceptionGroup) else (error,)
+    kinds = ", ".join(sorted({type(cause).__name__ for cause in causes}))
+    return PGEventsError(
+        f"an unforeseen {kinds} ended the stream",
+        hint="Nothing unconfirmed was acknowledged. Run it with --log-level debug and report what it shows.",
+    )
 
 
 def _say_retry(state: RetryCallState) -> None:
@@ -115,10 +131,10 @@ class Streaming:
         """Sink first, then slot: nothing is created on the server for a sink that fails."""
         sink = await open_sink(self.settings)
         try:
-            report = await asyncio.to_thread(self._prepare)
+            report = await in_thread(self._prepare)
             opened = await self._open(report)
             try:
-                self._banner(report, sink)
+                self._announce(opened, report, sink)
                 self.is_open = self.has_streamed = True
                 pipeline = pipeline_of(self.settings, opened, sink, self.progress, until=self.until_lsn)
                 await pipeline.run(self.stop)
@@ -138,6 +154,7 @@ class Streaming:
             plugin=settings.plugin,
             publication=settings.publication,
             tables=settings.tables,
+            excluded=settings.exclude_tables,
             missing="create" if settings.create_slot else "fail",
         )
 
@@ -149,6 +166,13 @@ class Streaming:
             publication=self.settings.publication,
             read_only=self.dry_run,
         )
+
+    def _announce(self, opened: Stream, report: SlotReport, sink: Sink) -> None:
+        if self.has_streamed:
+            logger.info("streaming again", extra={"slot": report.slot, "lsn": report.confirmed_flush_lsn})
+            return
+        self._banner(report, sink)
+        warn_of_losses(opened, report)
 
     def _banner(self, report: SlotReport, sink: Sink) -> None:
         reason = f" ({'; '.join(report.notes)})" if report.notes else ""
@@ -181,6 +205,16 @@ def pipeline_of(
             until=until,
         ),
         progress=progress,
+    )
+
+
+def warn_of_losses(opened: Stream, report: SlotReport) -> None:
+    """Say which columns could hold values that the plug-in cannot print, before any is lost in silence."""
+    if opened.is_exact or not report.inexact_columns:
+        return
+    logger.warning(
+        "this wal2json prints NaN and the infinities as null; 2.6 and pgoutput do not",
+        extra={"columns": len(report.inexact_columns), "such_as": ", ".join(report.inexact_columns[:3])},
     )
 
 

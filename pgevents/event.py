@@ -5,23 +5,27 @@ from typing import Any, NamedTuple
 VERSION = 1
 
 
-class Tx(NamedTuple):
-    """Where an event comes from. ``seq`` counts the changes of the transaction from 1, before any filter.
+class Transaction(NamedTuple):
+    """What all events of a transaction share, made once for it.
 
-    A non-transactional logical message has ``seq`` 0 and neither ``xid`` nor ``committed_at``.
+    ``id_prefix`` is an event's id without its number; ``lsn`` the commit LSN as PostgreSQL prints it;
+    ``timestamp`` the commit time in whole seconds since 1970. A non-transactional logical message stands in one
+    of its own that has neither ``xid`` nor ``committed_at``, and timestamp 0.
     """
 
+    id_prefix: str
     xid: int | None
     lsn: str
-    seq: int
     committed_at: str | None
+    timestamp: int
     origin: str | None
 
 
 class Event(NamedTuple):
     """One change of one row, a truncated table, or a logical message. docs/event.md has every field.
 
-    ``id`` is the same on every redelivery. Column values are ready for orjson.
+    ``id`` is the same on every redelivery. ``seq`` counts the changes of the transaction from 1, before any
+    filter; it is 0 for a non-transactional message. Column values are ready for orjson.
     """
 
     id: str
@@ -34,7 +38,8 @@ class Event(NamedTuple):
     old_complete: bool
     changed: list[str] | None
     missing: list[str]
-    tx: Tx
+    transaction: Transaction
+    seq: int
     message: dict[str, Any] | None = None
 
 

@@ -9,19 +9,9 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from pgevents.errors import DecodeError
+from pgevents.event import Transaction
 from pgevents.lsn import Lsn
 from pgevents.wal import Begin, Change, Commit, LogicalMessage, Relation, Truncate, WalItem
-
-
-class Transaction(NamedTuple):
-    """What all events of a transaction share. ``id_prefix`` ends in ``-``; ``timestamp`` is in whole seconds."""
-
-    id_prefix: str
-    xid: int | None
-    lsn: str
-    committed_at: str | None
-    timestamp: int
-    origin: str | None
 
 
 class Numbered(NamedTuple):

@@ -1,8 +1,12 @@
 """Connections to PostgreSQL, and its errors in our words."""
 
+import asyncio
 import os
 import re
-from typing import Any
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, ParamSpec, TypeVar
 
 import psycopg2
 import psycopg2.extensions
@@ -10,6 +14,7 @@ import psycopg2.extras
 
 from pgevents.errors import (
     AuthenticationFailed,
+    DecodeError,
     PGEventsError,
     PluginRefused,
     PrivilegeError,
@@ -21,6 +26,10 @@ from pgevents.errors import (
     SourceRefused,
     SourceUnavailable,
 )
+from pgevents.lsn import Lsn
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 # What decides how values print, so that no default of a role or database changes an event. The timeouts are
 # off because a role's statement_timeout would end the replication command.
@@ -67,6 +76,24 @@ def connect(dsn: str) -> Any:
     return connection
 
 
+async def in_thread(function: Callable[P, T], /, *arguments: P.args, **keywords: P.kwargs) -> T:
+    """Await a call that blocks. Unlike ``asyncio.to_thread``, a cancelled call does not hold up the exit.
+
+    Otherwise a server that does not answer would keep us for its connect_timeout after a stop.
+    """
+    outcome: Future[T] = Future()
+    outcome.set_running_or_notify_cancel()
+
+    def call() -> None:
+        try:
+            outcome.set_result(function(*arguments, **keywords))
+        except BaseException as error:  # noqa: BLE001 - it is raised where the call is awaited
+            outcome.set_exception(error)
+
+    threading.Thread(target=call, daemon=True).start()
+    return await asyncio.wrap_future(outcome)
+
+
 def _connect(dsn: str, **more: Any) -> Any:
     try:
         given = psycopg2.extensions.parse_dsn(dsn)
@@ -85,9 +112,11 @@ def translated(error: psycopg2.Error, *, slot: str = "", plugin: str = "") -> PG
     state = error.pgcode or ""
     if state in _STATES:
         return _STATES[state](text, slot=slot, plugin=plugin)
+    if state in _UNENCODABLE:
+        return _unencodable(error)
     if state[:2] in {"08", "57", "58", "53"} or (isinstance(error, psycopg2.OperationalError) and not state):
-        return SourceUnavailable(text, hint="PGEvents tries again by itself.")
-    return SourceError(text)
+        return _unavailable(text)
+    return SourceError(text, hint="Nothing was acknowledged for it. The server's log may say more.")
 
 
 def _one_line(error: psycopg2.Error) -> str:
@@ -97,7 +126,18 @@ def _one_line(error: psycopg2.Error) -> str:
 
 
 def _unavailable(text: str, **_: str) -> PGEventsError:
-    return SourceUnavailable(text, hint="Check host and port. PGEvents tries again by itself.")
+    return SourceUnavailable(
+        text, hint="Check host and port, and that the server runs. A stream that was running tries again by itself."
+    )
+
+
+def _unencodable(error: psycopg2.Error) -> PGEventsError:
+    """The server failed to print a row; its own sentence holds bytes of it, its context the LSN."""
+    found = re.search(r"in the (\w+) callback, associated LSN (\S+)", error.diag.context or "")
+    reason = "it holds text that is not valid in the database's encoding or cannot be put into UTF-8"
+    if found is None:
+        return SourceError(f"the server cannot print a value: {reason}", hint="Look into the server's log.")
+    return DecodeError(reason, lsn=Lsn.parse(found[2]), tag=found[1])
 
 
 def _authentication(text: str, **_: str) -> PGEventsError:
@@ -119,11 +159,13 @@ def _wal_level(text: str, **_: str) -> PGEventsError:
 
 
 def _plugin_not_allowed(text: str, *, plugin: str, **_: str) -> PGEventsError:
+    name = plugin or "wal2json"
+    # Without quotes: SQL would take a quoted list for one library of that name.
     return PluginRefused(
         text,
-        hint=f"ALTER SYSTEM SET output_plugin_libraries = 'pgoutput, test_decoding, {plugin or 'wal2json'}'; "
-        "SELECT pg_reload_conf(); or for one role: ALTER ROLE … SET output_plugin_libraries = "
-        f"'pgoutput, {plugin or 'wal2json'}'; A slot with --plugin pgoutput works without either.",
+        hint=f"ALTER SYSTEM SET output_plugin_libraries = pgoutput, test_decoding, {name}; SELECT pg_reload_conf(); "
+        f"or for one role: ALTER ROLE … SET output_plugin_libraries = pgoutput, {name}; "
+        "A slot with --plugin pgoutput works without either.",
     )
 
 
@@ -186,6 +228,9 @@ _SENTENCES = (
     (r"database .* does not exist", _no_database),
     (r"certificate|SSL error", lambda text, **_: SourceRefused(text, hint="Check sslmode and sslrootcert.")),
 )
+
+# character_not_in_repertoire, untranslatable_character
+_UNENCODABLE = {"22021", "22P05"}
 
 _STATES = {
     "28P01": _authentication,

@@ -1,6 +1,5 @@
 """Opening the two ends of a pipeline: the sink a URL names, and the slot with its plug-in's decoder."""
 
-import asyncio
 import difflib
 import re
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pgevents.decoder.wal2json import Wal2jsonDecoder
 from pgevents.errors import ConfigError, PGEventsError
 from pgevents.interfaces import Decoder, Sink, SinkOptions
 from pgevents.routing import DEFAULT_TEMPLATE, RoutingKey
+from pgevents.postgres import in_thread
 from pgevents.settings import Settings
 from pgevents.source.catalog import SqlCatalog
 from pgevents.source.replication import ReplicationSource, Session, connect_session, start
@@ -63,6 +63,7 @@ async def open_sink(settings: Settings) -> Sink:
             f"{scheme!r} is not the scheme of a sink",
             hint=f"Did you mean {near[0]}:?" if near else f"The schemes are {', '.join(sorted(schemes))}.",
         )
+    routing_key(settings.sink)  # a template that cannot be filled is refused before anything is opened
     options = SinkOptions(
         declare=settings.declare, on_unroutable=settings.on_unroutable, park_file=settings.park_file
     )
@@ -77,12 +78,16 @@ def routing_key(url: str) -> RoutingKey:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """An open slot: its source, the decoder of its plug-in, and whose LSNs they are."""
+    """An open slot: its source, the decoder of its plug-in, and whose LSNs they are.
+
+    ``is_exact``: the plug-in prints every number; wal2json before 2.6 has no NaN and no infinities.
+    """
 
     source: ReplicationSource
     decoder: Decoder
     identity: str
     catalog: SqlCatalog
+    is_exact: bool
 
     async def close(self) -> None:
         await self.source.close()
@@ -96,23 +101,20 @@ async def open_stream(
 
     ``temporary`` first creates the slot for as long as the connection lasts; ``read_only`` never acknowledges.
     """
-    session = await asyncio.to_thread(connect_session, dsn)
+    session = await in_thread(connect_session, dsn)
     try:
         options = _plugin_options(session, plugin, publication)
-        cursor = await asyncio.to_thread(_start, session, slot, plugin, options, temporary=temporary)
+        cursor = await in_thread(_start, session, slot, plugin, options, temporary=temporary)
     except PGEventsError:
         session.connection.close()
         raise
     catalog = SqlCatalog(dsn)
     source = ReplicationSource(session, cursor, slot=slot, read_only=read_only)
-    return Stream(source, _decoder(plugin, options, session, catalog), session.identity, catalog)
-
-
-def _decoder(plugin: str, options: dict[str, str], session: Session, catalog: SqlCatalog) -> Decoder:
-    if plugin == "pgoutput":
-        return PgoutputDecoder(catalog)
     quoted = "numeric-data-types-as-string" in options
-    return Wal2jsonDecoder(catalog, quoted=quoted, encoding=session.encoding)
+    decoder: Decoder = PgoutputDecoder(catalog)
+    if plugin == "wal2json":
+        decoder = Wal2jsonDecoder(catalog, quoted=quoted, encoding=session.encoding)
+    return Stream(source, decoder, session.identity, catalog, is_exact=quoted or plugin == "pgoutput")
 
 
 def _start(session: Session, slot: str, plugin: str, options: dict[str, str], *, temporary: bool) -> Any:

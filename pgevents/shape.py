@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from pgevents.event import Address, Envelope, Event, Tx
-from pgevents.gate import Numbered, Transaction
+from pgevents.event import Address, Envelope, Event, Transaction
+from pgevents.gate import Numbered
 from pgevents.interfaces import Codec
 from pgevents.routing import MESSAGE_SCHEMA, RoutingKey
 from pgevents.wal import IDENTITY_FULL, Change, Converter, LogicalMessage, Relation, Row
@@ -114,7 +114,8 @@ def row_event(change: Change, plan: _Plan, transaction: Transaction, seq: int) -
         old is not None and plan.full,
         changed,
         missing,
-        _tx(transaction, seq),
+        transaction,
+        seq,
     )
 
 
@@ -139,10 +140,6 @@ def _key(key: tuple[str, ...], new: Row | None, old: Row | None) -> dict[str, An
     return {name: new[name] if name in new or old is None else old[name] for name in key}
 
 
-def _tx(transaction: Transaction, seq: int) -> Tx:
-    return Tx(transaction.xid, transaction.lsn, seq, transaction.committed_at, transaction.origin)
-
-
 def truncate_event(relation: Relation, transaction: Transaction, seq: int) -> Event:
     return Event(
         id=f"{transaction.id_prefix}{seq}",
@@ -155,7 +152,8 @@ def truncate_event(relation: Relation, transaction: Transaction, seq: int) -> Ev
         old_complete=False,
         changed=None,
         missing=[],
-        tx=_tx(transaction, seq),
+        transaction=transaction,
+        seq=seq,
     )
 
 
@@ -176,7 +174,8 @@ def message_event(message: LogicalMessage, transaction: Transaction, seq: int) -
         old_complete=False,
         changed=None,
         missing=[],
-        tx=_tx(transaction, seq),
+        transaction=transaction,
+        seq=seq,
         message={
             "prefix": message.prefix,
             "content": content,

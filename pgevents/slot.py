@@ -34,9 +34,11 @@ select slot_name, plugin, slot_type, database, active, active_pid, restart_lsn::
 from pg_catalog.pg_replication_slots where slot_name = %s
 """
 
+# Only superusers and pg_read_all_settings may read output_plugin_libraries: the view leaves it out for others, where
+# current_setting would raise.
 _SERVER = """
 select pg_catalog.current_database(), pg_catalog.current_setting('wal_level'),
-    pg_catalog.current_setting('output_plugin_libraries', true),
+    (select setting from pg_catalog.pg_settings where name = 'output_plugin_libraries'),
     (select rolsuper or rolreplication from pg_catalog.pg_roles where rolname = current_user)
     or coalesce((select pg_catalog.pg_has_role(oid, 'member') from pg_catalog.pg_roles
         where rolname = 'rds_replication'), false)
@@ -49,9 +51,22 @@ where c.relkind in ('r', 'p') and c.relpersistence = 'p' and n.nspname <> 'infor
 """
 
 
+# numeric, real and double precision, in the tables that can be streamed. Domains over them print as text.
+_INEXACT = r"""
+select n.nspname, c.relname, a.attname from pg_catalog.pg_class c
+join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+where c.relkind = 'r' and c.relpersistence = 'p' and a.atttypid in (700, 701, 1700)
+    and n.nspname <> 'information_schema' and n.nspname not like 'pg\_%' order by 1, 2, a.attnum
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class SlotReport:
-    """A slot as ``pg_replication_slots`` shows it; ``retained_bytes`` of WAL are kept for it."""
+    """A slot as ``pg_replication_slots`` shows it; ``retained_bytes`` of WAL are kept for it.
+
+    ``inexact_columns`` names the columns that wal2json before 2.6 may print as null: see ``prepare``.
+    """
 
     slot: str
     plugin: str
@@ -64,9 +79,13 @@ class SlotReport:
     wal_status: str | None
     retained_bytes: int | None
     notes: tuple[str, ...] = ()
+    inexact_columns: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """The columns of the view and ours, without what only ``stream`` asks for."""
+        shown = asdict(self)
+        del shown["inexact_columns"]
+        return shown
 
     def lines(self) -> list[str]:
         """What a person wants to know, retained WAL first."""
@@ -164,7 +183,7 @@ class SlotAdmin:
         return (*self._create(slot, "pgoutput", publication, tables), f"because {reason}")
 
     def _wal2json_refusal(self) -> str:
-        """Why the server would refuse wal2json, where a setting says so; CVE-2026-6471 brought the setting."""
+        """Why the server would refuse wal2json, where a setting we may read says so (CVE-2026-6471)."""
         allowed = self._rows(_SERVER)[0][2]
         if allowed is None or "wal2json" in {name.strip(" \"'") for name in allowed.split(",")}:
             return ""
@@ -217,6 +236,10 @@ class SlotAdmin:
     def tables(self) -> list[tuple[str, str]]:
         """Every table that can be streamed, as (schema, name)."""
         return [(schema, name) for schema, name in self._rows(_TABLES.replace("%%", "%"))]
+
+    def inexact_columns(self, keep: TableFilter) -> tuple[str, ...]:
+        """The columns of the kept tables that may hold NaN or an infinity, as ``schema.table.column``."""
+        return tuple(".".join(row) for row in self._rows(_INEXACT) if keep(row[0], row[1]))
 
     def check_tables(self, patterns: Sequence[str]) -> None:
         """Raises ConfigError for a pattern that matches no table, naming the nearest one."""
@@ -272,7 +295,14 @@ def drop(dsn: str, slot: str, *, terminate: bool) -> None:
 
 
 def prepare(
-    dsn: str, *, slot: str, plugin: str, publication: str, tables: Sequence[str], missing: Literal["create", "fail"]
+    dsn: str,
+    *,
+    slot: str,
+    plugin: str,
+    publication: str,
+    tables: Sequence[str],
+    excluded: Sequence[str],
+    missing: Literal["create", "fail"],
 ) -> SlotReport:
     """The slot to stream from, checked, and created where it is missing and ``missing`` says so."""
     with SlotAdmin(dsn) as admin:
@@ -290,4 +320,5 @@ def prepare(
             notes = (*notes, *admin.ensure_publication(publication, tables))
         elif report.plugin == "pgoutput":
             admin.check_publication(publication, tables)
-        return replace(report, notes=notes)
+        inexact = admin.inexact_columns(TableFilter(tables, excluded)) if report.plugin == "wal2json" else ()
+        return replace(report, notes=notes, inexact_columns=inexact)

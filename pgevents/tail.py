@@ -14,6 +14,7 @@ from pgevents.app import pipeline_of
 from pgevents.batch import Batch
 from pgevents.errors import PluginRefused, SinkError, SinkRefused
 from pgevents.pipeline import Progress
+from pgevents.postgres import in_thread
 from pgevents.session import Stream, open_stream
 from pgevents.settings import Settings
 from pgevents.sink.amqp.connection import connection_parameters
@@ -84,7 +85,7 @@ async def _open_temporary(settings: Settings) -> tuple[Stream, str]:
 
 
 async def _open(settings: Settings, plugin: str) -> Stream:
-    await asyncio.to_thread(_check, settings, plugin)
+    await in_thread(_check, settings, plugin)
     return await open_stream(
         settings.dsn,
         slot=f"pgevents_tail_{os.getpid()}",

@@ -132,7 +132,7 @@ class TableFacts:
     """What the catalog says of a table now, which may be later than the change being decoded.
 
     ``published`` is false for what pgoutput never sends: a materialized view, and a partitioned table, whose
-    partitions hold the rows.
+    partitions hold the rows. ``inline`` names the columns that are never stored in the TOAST table.
     """
 
     columns: tuple[Column, ...]
@@ -141,6 +141,7 @@ class TableFacts:
     primary_key: tuple[str, ...]
     index_key: tuple[str, ...]
     published: bool = True
+    inline: frozenset[str] = frozenset()
 
 
 NO_TYPES: Mapping[int, PgType] = {}

@@ -11,8 +11,8 @@ class NativeCodec:
     content_type = "application/json"
 
     def encode(self, event: Event) -> bytes:
-        id_, op, schema, table, key, new, old, old_complete, changed, missing, tx, message = event
-        xid, lsn, seq, committed_at, origin = tx
+        id_, op, schema, table, key, new, old, old_complete, changed, missing, transaction, seq, message = event
+        _, xid, lsn, committed_at, _, origin = transaction
         document = {
             "v": VERSION,
             "id": id_,

@@ -227,10 +227,11 @@ class Wal2jsonDecoder:
         """The shape of a table from a message that does not fit the known one, and from the catalog."""
         schema, name = message["schema"], message["table"]
         facts = self._catalog.table(schema, name)
-        shown = _columns(columns or identity or [])
-        every = _complete(shown, facts, inserted=identity is None)
-        pk = tuple(column["name"] for column in message.get("pk") or ())
-        replica_identity, key = _identity(every, pk, identity, facts)
+        new, old = _columns(columns or []), _columns(identity or [])
+        pk = tuple(column["name"] for column in message.get("pk") or ()) or (facts.primary_key if facts else ())
+        whole = identity is not None and _is_whole(old, new, pk, facts)
+        every = old if whole else _complete(new or old, facts, inserted=identity is None)
+        replica_identity, key = (IDENTITY_FULL, pk) if whole else _identity(old, pk, facts)
         generated = facts.generated if facts else frozenset[str]()
         shape = _Shape(
             names=[column.name for column in every],
@@ -317,32 +318,38 @@ def _columns(parts: list[Message]) -> tuple[Column, ...]:
     return tuple(Column(part["name"], part["typeoid"] & 0xFFFFFFFF) for part in parts)
 
 
+def _is_whole(
+    old: tuple[Column, ...], new: tuple[Column, ...], pk: tuple[str, ...], facts: TableFacts | None
+) -> bool:
+    """Whether the old tuple of an UPDATE or DELETE is all of the row, as under REPLICA IDENTITY FULL."""
+    names = {column.name for column in old}
+    if facts is None:
+        return names != set(pk) and set(new) <= set(old)
+    if names in (set(pk), set(facts.index_key)):
+        return facts.identity == IDENTITY_FULL and old == facts.columns
+    if new:
+        return set(new) <= set(old)
+    # The catalog may have more columns, added since: they stand last.
+    added = facts.identity == IDENTITY_FULL and old == facts.columns[: len(old)]
+    return added or not set(old) < set(facts.columns)
+
+
 def _complete(shown: tuple[Column, ...], facts: TableFacts | None, *, inserted: bool) -> tuple[Column, ...]:
     """All columns of the table: an INSERT shows them; other messages may lack some that the catalog has."""
-    if inserted or facts is None:
+    if inserted or facts is None or set(shown) - set(facts.columns):
         return shown
-    missing = set(shown) - set(facts.columns)
-    return shown if missing else facts.columns
+    return tuple(column for column in facts.columns if column in shown or column.name not in facts.inline)
 
 
-def _identity(
-    every: tuple[Column, ...], pk: tuple[str, ...], identity: list[Message] | None, facts: TableFacts | None
-) -> tuple[str, tuple[str, ...]]:
+def _identity(old: tuple[Column, ...], pk: tuple[str, ...], facts: TableFacts | None) -> tuple[str, tuple[str, ...]]:
     """Replica identity and key: what the old tuple shows, and the catalog where that leaves a choice."""
     said = facts.identity if facts else IDENTITY_DEFAULT
-    pk = pk or (facts.primary_key if facts else ())
     index_key = facts.index_key if facts else ()
-    if identity is None:
+    if not old:
         return said, (index_key if said == IDENTITY_INDEX else pk)
-    shown = tuple(part["name"] for part in identity)
-    if said == IDENTITY_FULL and len(shown) == len(every):
-        return IDENTITY_FULL, pk
-    if said == IDENTITY_INDEX and set(shown) == set(index_key):
-        return IDENTITY_INDEX, shown
-    if set(shown) == set(pk):
+    shown = tuple(column.name for column in old)
+    if set(shown) == set(pk) and not (said == IDENTITY_INDEX and set(shown) == set(index_key)):
         return IDENTITY_DEFAULT, shown
-    if len(shown) == len(every):
-        return IDENTITY_FULL, pk
     return IDENTITY_INDEX, shown
 
 

@@ -185,6 +185,8 @@ def _fault(error: OSError, name: str) -> SinkError:
             return _no_reader(name)
         case errno.ENOSPC | errno.EDQUOT:
             hint = "Free some space; the stream then goes on, and nothing is lost."
+        case errno.EFBIG:
+            hint = "Raise the limit on the size of a file (ulimit -f), or write to another one."
         case errno.ENOENT:
             hint = "Create the folder first."
         case errno.EACCES | errno.EPERM | errno.EROFS:

@@ -20,7 +20,7 @@ where n.nspname = %s and c.relname = %s and c.relkind in ('r', 'p', 'm')
 """
 
 _COLUMNS = """
-select attname, atttypid, attgenerated <> '' from pg_catalog.pg_attribute
+select attname, atttypid, attgenerated <> '', attstorage = 'p' from pg_catalog.pg_attribute
 where attrelid = %s and attnum > 0 and not attisdropped order by attnum
 """
 
@@ -63,12 +63,13 @@ class SqlCatalog:
         columns = self._rows(_COLUMNS, oid)
         keys = self._rows(_KEYS, oid)
         return TableFacts(
-            columns=tuple(Column(column, type_oid) for column, type_oid, _ in columns),
-            generated=frozenset(column for column, _, generated in columns if generated),
+            columns=tuple(Column(column, type_oid) for column, type_oid, _, _ in columns),
+            generated=frozenset(column for column, _, generated, _ in columns if generated),
             identity=identity,
             primary_key=tuple(column for primary, _, column in keys if primary),
             index_key=tuple(column for _, replica, column in keys if replica),
             published=published,
+            inline=frozenset(column for column, _, _, inline in columns if inline),
         )
 
     def origin(self, number: int) -> str | None:

@@ -36,19 +36,23 @@ class Feedback:
 
     def __init__(self, connection: Any) -> None:
         self._libpq = _libpq()
-        self._pgconn = connection.pgconn_ptr
+        self._connection = connection
 
     def send(self, flushed: Lsn, *, reply: bool = False) -> None:
         """Tell the server that everything before ``flushed`` may go; 0 tells only that we are alive.
 
         Raises SourceUnavailable when the connection does not take it.
         """
+        if self._connection.closed:  # its pointer is no longer libpq's to use
+            raise SourceUnavailable("the replication connection is closed")
+        pgconn = self._connection.pgconn_ptr
         now = time.time_ns() // 1000 - _POSTGRES_EPOCH_US
         message = _STATUS(b"r", flushed, flushed, flushed, now, reply)
-        if self._libpq.PQputCopyData(self._pgconn, message, len(message)) != 1 or self._libpq.PQflush(self._pgconn):
+        if self._libpq.PQputCopyData(pgconn, message, len(message)) != 1 or self._libpq.PQflush(pgconn):
             raise SourceUnavailable("the replication connection was lost while sending a status update")
 
     def end(self) -> None:
         """Ask the server to end the replication command."""
-        self._libpq.PQputCopyEnd(self._pgconn, None)
-        self._libpq.PQflush(self._pgconn)
+        if not self._connection.closed:
+            self._libpq.PQputCopyEnd(self._connection.pgconn_ptr, None)
+            self._libpq.PQflush(self._connection.pgconn_ptr)

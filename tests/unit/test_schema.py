@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from pgevents.codec.native import NativeCodec
-from pgevents.event import Event, Tx
+from pgevents.event import Event, Transaction
 
 SCHEMA = json.loads(resources.files("pgevents").joinpath("event.schema.json").read_text("utf-8"))
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
@@ -162,8 +162,21 @@ def test_a_broken_event_is_refused(event: dict[str, Any]) -> None:
 
 
 def test_what_the_native_codec_writes_is_valid() -> None:
-    tx = Tx(xid=733, lsn="16/B374D848", seq=3, committed_at="2026-11-20T18:02:48.632795Z", origin=None)
-    event = Event("1-1-16B374D848-3", "insert", "public", "orders", {"id": 42}, ROW, None, False, None, [], tx)
+    transaction = Transaction("1-1-16B374D848-", 733, "16/B374D848", "2026-11-20T18:02:48.632795Z", 1795198968, None)
+    event = Event(
+        f"{transaction.id_prefix}3",
+        "insert",
+        "public",
+        "orders",
+        key={"id": 42},
+        new=ROW,
+        old=None,
+        old_complete=False,
+        changed=None,
+        missing=[],
+        transaction=transaction,
+        seq=3,
+    )
 
     VALIDATOR.validate(orjson.loads(NativeCodec().encode(event)))
 

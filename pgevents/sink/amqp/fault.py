@@ -52,7 +52,10 @@ def connect_fault(error: BaseException, url: AmqpUrl, address: BrokerAddress) ->
                 f"no TLS with {address}: {cause.reason or cause}",
                 hint="Check that the port is the broker's TLS port, and what it wants of certfile= and keyfile=.",
             )
-    return SinkUnavailable(f"cannot reach RabbitMQ at {address}: {_reason(cause, url)}")
+    return SinkUnavailable(
+        f"cannot reach RabbitMQ at {address}: {_reason(cause, url)}",
+        hint="Check host and port, and that the broker runs. A stream that was running tries again by itself.",
+    )
 
 
 def lost_fault(error: BaseException, url: AmqpUrl, unconfirmed: Iterable[Envelope]) -> SinkError:
