@@ -9,7 +9,6 @@ confirmed. Any error ends the loop; what was not acknowledged is sent again by P
 import asyncio
 from collections.abc import Awaitable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from pgevents.batch import Batch, Cutter
 from pgevents.errors import PGEventsError, SinkStalled
@@ -57,6 +56,9 @@ class Pipeline:
     limits: Limits
     progress: Progress
     cutter: Cutter = field(init=False)
+    _ends_at: float | None = None
+    _reading: asyncio.Timeout | None = None
+    _settling: asyncio.Timeout | None = None
 
     def __post_init__(self) -> None:
         self.cutter = Cutter(max_events=self.limits.batch_events, max_bytes=self.limits.batch_bytes)
@@ -68,20 +70,18 @@ class Pipeline:
         for ``stall_timeout_s``, or is not done ``drain_timeout_s`` after ``stop``.
         """
         window: Window = asyncio.Queue(self.limits.window)
-        stopping = asyncio.ensure_future(stop.wait())
-        overdue = asyncio.ensure_future(self._overdue(stop))
+        stopping = asyncio.ensure_future(self._heed(stop))
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._pump(window, stopping, overdue))
-                tasks.create_task(self._settle(window, overdue))
+                tasks.create_task(self._pump(window))
+                tasks.create_task(self._settle(window))
         except* PGEventsError as group:
             raise group.exceptions[0] from None
         finally:
             stopping.cancel()
-            overdue.cancel()
 
-    async def _pump(self, window: Window, stopping: asyncio.Future[Any], overdue: asyncio.Future[Any]) -> None:
-        while messages := await self._read(stopping, overdue):
+    async def _pump(self, window: Window) -> None:
+        while messages := await self._read():
             for batch in self._batches(messages):
                 self.progress.published += len(batch.envelopes)
                 # Filtered counts as delivered: a batch without envelopes needs no confirmation.
@@ -90,19 +90,29 @@ class Pipeline:
                 break
         await window.put(None)
 
-    async def _read(
-        self, stopping: asyncio.Future[Any], overdue: asyncio.Future[Any]
-    ) -> Sequence[RawMessage | Keepalive]:
+    async def _read(self) -> Sequence[RawMessage | Keepalive]:
         """The next messages, or none to stop. A half-read transaction is read on, so that a stop repeats nothing."""
-        halt = overdue if self.gate.inside else stopping
-        if halt.done():
+        if self._ends_at is not None and not self.gate.inside:
             return ()
-        reading = asyncio.ensure_future(self.source.read())
         try:
-            await asyncio.wait({reading, halt}, return_when=asyncio.FIRST_COMPLETED)
-            return reading.result() if reading.done() else ()
+            async with asyncio.timeout_at(self._ends_at) as self._reading:
+                return await self.source.read()
+        except TimeoutError:
+            return ()
         finally:
-            reading.cancel()
+            self._reading = None
+
+    async def _heed(self, stop: asyncio.Event) -> None:
+        """From ``stop`` on, nothing waits longer than the drain time-out, and the reading only for a commit."""
+        await stop.wait()
+        now = asyncio.get_running_loop().time()
+        self._ends_at = now + self.limits.drain_timeout_s
+        for waiting, until in (
+            (self._reading, self._ends_at if self.gate.inside else now),
+            (self._settling, self._ends_at),
+        ):
+            if waiting is not None:
+                waiting.reschedule(until)
 
     def _batches(self, messages: Sequence[RawMessage | Keepalive]) -> Iterator[Batch]:
         """Full batches, then what is left: no event waits for the next one."""
@@ -127,28 +137,30 @@ class Pipeline:
     def _reached(self) -> bool:
         return 0 < self.limits.until <= self.gate.end_lsn
 
-    async def _settle(self, window: Window, overdue: asyncio.Future[Any]) -> None:
+    async def _settle(self, window: Window) -> None:
         while settled := await window.get():
             confirmation, batch = settled
             if confirmation is not None:
-                await self._confirmed(asyncio.ensure_future(confirmation), overdue)
+                await self._confirmed(confirmation)
             self.progress.confirmed += len(batch.envelopes)
             if batch.end_lsn > self.progress.acknowledged:
                 self.source.acknowledge(batch.end_lsn)
                 self.progress.acknowledged = batch.end_lsn
 
-    async def _confirmed(self, confirmation: asyncio.Future[None], overdue: asyncio.Future[Any]) -> None:
-        limit_s = self.limits.stall_timeout_s
-        await asyncio.wait({confirmation, overdue}, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
-        if not confirmation.done():
-            confirmation.cancel()
-            raise SinkStalled(
-                f"the sink left {self.progress.published - self.progress.confirmed} events unconfirmed "
-                + (f"{self.limits.drain_timeout_s:g} s after the stop" if overdue.done() else f"for {limit_s:g} s"),
-                hint="They are not acknowledged and will be sent again. Look at the broker's alarms and queues.",
-            )
-        confirmation.result()
+    async def _confirmed(self, confirmation: Awaitable[None]) -> None:
+        stalls_at = asyncio.get_running_loop().time() + self.limits.stall_timeout_s
+        try:
+            async with asyncio.timeout_at(min(stalls_at, self._ends_at or stalls_at)) as self._settling:
+                await confirmation
+        except TimeoutError:
+            raise self._stalled() from None
+        finally:
+            self._settling = None
 
-    async def _overdue(self, stop: asyncio.Event) -> None:
-        await stop.wait()
-        await asyncio.sleep(self.limits.drain_timeout_s)
+    def _stalled(self) -> SinkStalled:
+        limits, stopped = self.limits, self._ends_at is not None
+        return SinkStalled(
+            f"the sink left {self.progress.published - self.progress.confirmed} events unconfirmed "
+            + (f"{limits.drain_timeout_s:g} s after the stop" if stopped else f"for {limits.stall_timeout_s:g} s"),
+            hint="They are not acknowledged and will be sent again. Look at the broker's alarms and queues.",
+        )

@@ -14,8 +14,8 @@ from pgevents.decoder.pgoutput import PgoutputDecoder
 from pgevents.decoder.wal2json import Wal2jsonDecoder
 from pgevents.errors import ConfigError, PGEventsError
 from pgevents.interfaces import Decoder, Sink, SinkOptions
-from pgevents.routing import DEFAULT_TEMPLATE, RoutingKey
 from pgevents.postgres import in_thread
+from pgevents.routing import DEFAULT_TEMPLATE, RoutingKey
 from pgevents.settings import Settings
 from pgevents.source.catalog import SqlCatalog
 from pgevents.source.replication import ReplicationSource, Session, connect_session, start

@@ -12,7 +12,7 @@ import pika
 
 from pgevents.app import pipeline_of
 from pgevents.batch import Batch
-from pgevents.errors import PluginRefused, SinkError, SinkRefused
+from pgevents.errors import PluginRefused, SinkError, SinkRefused, SinkUnavailable
 from pgevents.pipeline import Progress
 from pgevents.postgres import in_thread
 from pgevents.session import Stream, open_stream
@@ -122,6 +122,11 @@ def tail_queue(
                 channel.basic_ack(method.delivery_tag)
         except KeyboardInterrupt:
             channel.cancel()
+        else:
+            raise SinkUnavailable(
+                f"RabbitMQ ended the reading of queue {name}",
+                hint="The queue was deleted, or the node that holds it went away.",
+            )
 
 
 @contextmanager

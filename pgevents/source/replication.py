@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import psycopg2
 import psycopg2.extensions
 
-from pgevents.errors import PGEventsError, SourceUnavailable
+from pgevents.errors import PGEventsError, SourceError, SourceUnavailable
 from pgevents.lsn import Lsn
 from pgevents.postgres import connect_replication, translated
 from pgevents.source.feedback import Feedback
@@ -140,11 +140,18 @@ class ReplicationSource:
             try:
                 messages = self._drain()
             except psycopg2.Error as error:
-                raise translated(error, slot=self._slot) from error
+                raise self._why_lost(error) from error
             if messages:
                 await asyncio.sleep(0)  # let confirms in between two drains of a backlog
                 return messages
             await self._readable()
+
+    def _why_lost(self, error: psycopg2.Error) -> PGEventsError:
+        """An error without an SQLSTATE is not the server's: it is what libpq says when the server left."""
+        fault = translated(error, slot=self._slot)
+        if error.pgcode or type(fault) is not SourceError:
+            return fault
+        return SourceUnavailable(f"the replication connection ended: {fault}")
 
     def _drain(self) -> list[RawMessage | Keepalive]:
         read = self._cursor.read_message

@@ -316,3 +316,26 @@ def test_a_transaction_may_begin_and_end_without_changes() -> None:
     run(source, MemorySink(), until=110)
 
     assert source.acknowledged == [110]
+
+
+def test_a_stop_while_the_window_is_full_still_drains() -> None:
+    server, sink = MemoryServer(transactions([1] * 20)), MemorySink(confirms=False)
+
+    async def scenario() -> None:
+        stop = asyncio.Event()
+        limits = Limits(batch_events=1, window=2)
+        running = asyncio.ensure_future(pipeline(server.connect(chunk=30), sink, limits=limits).run(stop))
+        while len(sink.unconfirmed) < 4:
+            await asyncio.sleep(0)
+        stop.set()
+        while not running.done():
+            await asyncio.sleep(0)
+            if sink.unconfirmed:
+                sink.confirm()
+        await running
+
+    asyncio.run(scenario())
+
+    assert ids(sink) == expected_ids([1] * len(sink.stored))
+    assert len(sink.stored) >= 4
+    assert server.confirmed_flush_lsn == len(sink.stored) * 100 + 10

@@ -26,6 +26,8 @@ ACCESS_REFUSED, NOT_FOUND, PRECONDITION_FAILED = 403, 404, 406
 _REFUSAL = re.compile(r"ConnectionClosedByBroker: \(\d+\) (?P<text>.*)", re.DOTALL)
 _TOO_LARGE = re.compile(r"message size \d+ .*larger than", re.DOTALL)
 
+_AGAIN = "A stream that was running tries again by itself."
+
 
 def connect_fault(error: BaseException, url: AmqpUrl, address: BrokerAddress) -> SinkError:
     """Why ``address`` gave no connection."""
@@ -54,7 +56,7 @@ def connect_fault(error: BaseException, url: AmqpUrl, address: BrokerAddress) ->
             )
     return SinkUnavailable(
         f"cannot reach RabbitMQ at {address}: {_reason(cause, url)}",
-        hint="Check host and port, and that the broker runs. A stream that was running tries again by itself.",
+        hint=f"Check host and port, and that the broker runs. {_AGAIN}",
     )
 
 
@@ -70,10 +72,10 @@ def lost_fault(error: BaseException, url: AmqpUrl, unconfirmed: Iterable[Envelop
         case ChannelClosedByBroker(reply_text=text):
             return SinkUnavailable(f"RabbitMQ closed the channel: {text}")
         case ConnectionClosedByBroker(reply_text=text):
-            return SinkUnavailable(f"RabbitMQ closed the connection: {text}")
+            return SinkUnavailable(f"RabbitMQ closed the connection: {text}", hint=_AGAIN)
         case AMQPHeartbeatTimeout():
-            return SinkUnavailable("RabbitMQ sent no heartbeat in time")
-    return SinkUnavailable(f"the connection to RabbitMQ was lost: {_words(str(error) or repr(error))}")
+            return SinkUnavailable("RabbitMQ sent no heartbeat in time", hint=_AGAIN)
+    return SinkUnavailable(f"the connection to RabbitMQ was lost: {_words(str(error) or repr(error))}", hint=_AGAIN)
 
 
 def declare_fault(error: BaseException, url: AmqpUrl) -> SinkError:
