@@ -20,7 +20,7 @@ from pgevents.postgres import in_thread
 from pgevents.session import Stream, open_sink, open_stream, routing_key
 from pgevents.settings import Settings
 from pgevents.shape import Shape
-from pgevents.slot import SlotAdmin, SlotReport, prepare
+from pgevents.slot import SlotReport, current_lsn, prepare, resume
 from pgevents.version import VERSION
 
 logger = logging.getLogger(__name__)
@@ -148,6 +148,8 @@ class Streaming:
         settings = self.settings
         if self.until and not self.until_lsn:
             self.until_lsn = resolve_lsn(settings.dsn, self.until)
+        if self.has_streamed:
+            return resume(settings.dsn, slot=settings.slot, plugin=settings.plugin)
         return prepare(
             settings.dsn,
             slot=settings.slot,
@@ -221,8 +223,7 @@ def warn_of_losses(opened: Stream, report: SlotReport) -> None:
 def resolve_lsn(dsn: str, text: str) -> Lsn:
     """The LSN that ``--until-lsn`` names; ``now`` is where the server writes at this moment."""
     if text == "now":
-        with SlotAdmin(dsn) as admin:
-            return Lsn.parse(admin.current_lsn())
+        return Lsn.parse(current_lsn(dsn))
     try:
         return Lsn.parse(text)
     except ValueError as error:

@@ -115,7 +115,10 @@ class Pipeline:
                 waiting.reschedule(until)
 
     def _batches(self, messages: Sequence[RawMessage | Keepalive]) -> Iterator[Batch]:
-        """Full batches, then what is left: no event waits for the next one."""
+        """Full batches, then what is left: no event waits for the next one.
+
+        Once told to stop, only up to the end of a transaction: under load every read may end inside the next.
+        """
         gate = self.gate
         for message in messages:
             if isinstance(message, Keepalive):
@@ -125,7 +128,7 @@ class Pipeline:
                     envelope = self.shape(numbered)
                     if envelope is not None and self.cutter.add(envelope):
                         yield from self._cut()
-            if self.limits.until and self._reached():
+            if (self._ends_at is not None and not gate.inside) or (self.limits.until and self._reached()):
                 break
         yield from self._cut()
 

@@ -1,13 +1,10 @@
-"""Slots and publications: what is there, creating them, and dropping a slot when a person asks for it."""
+"""The replication slot: what is there, creating it, and dropping it when a person asks for it."""
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
-import psycopg2
-from psycopg2 import sql
-
+from pgevents import publication as publications
 from pgevents.errors import (
     ConfigError,
     PluginRefused,
@@ -19,7 +16,8 @@ from pgevents.errors import (
     SourceRefused,
 )
 from pgevents.filters import TableFilter
-from pgevents.postgres import connect, translated
+from pgevents.postgres import Sql
+from pgevents.table import check_patterns, inexact_columns
 
 PLUGINS = ("wal2json", "pgoutput")
 
@@ -42,22 +40,6 @@ select pg_catalog.current_database(), pg_catalog.current_setting('wal_level'),
     (select rolsuper or rolreplication from pg_catalog.pg_roles where rolname = current_user)
     or coalesce((select pg_catalog.pg_has_role(oid, 'member') from pg_catalog.pg_roles
         where rolname = 'rds_replication'), false)
-"""
-
-_TABLES = """
-select n.nspname, c.relname from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-where c.relkind in ('r', 'p') and c.relpersistence = 'p' and n.nspname <> 'information_schema'
-    and n.nspname not like 'pg\\_%%' order by 1, 2
-"""
-
-
-# numeric, real and double precision, in the tables that can be streamed. Domains over them print as text.
-_INEXACT = r"""
-select n.nspname, c.relname, a.attname from pg_catalog.pg_class c
-join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
-where c.relkind = 'r' and c.relpersistence = 'p' and a.atttypid in (700, 701, 1700)
-    and n.nspname <> 'information_schema' and n.nspname not like 'pg\_%' order by 1, 2, a.attnum
 """
 
 
@@ -99,199 +81,139 @@ class SlotReport:
         ]
 
 
-class SlotAdmin:
-    """The slot life-cycle over one ordinary connection. Every method raises SourceError."""
+def find(sql: Sql, slot: str) -> SlotReport | None:
+    found = sql.rows(_SLOT, slot)
+    return SlotReport(*found[0]) if found else None
 
-    def __init__(self, dsn: str) -> None:
-        self._connection = connect(dsn)
 
-    def __enter__(self) -> Self:
-        return self
+def report(sql: Sql, slot: str) -> SlotReport:
+    """Raises SlotMissing."""
+    found = find(sql, slot)
+    if found is None:
+        raise SlotMissing(
+            f"there is no replication slot {slot}",
+            hint=f"Create it with `pgevents slot create --slot {slot}`, or stream with --create-slot.",
+        )
+    return found
 
-    def __exit__(self, *_: object) -> None:
-        self._connection.close()
 
-    def find(self, slot: str) -> SlotReport | None:
-        rows = self._rows(_SLOT, slot)
-        return SlotReport(*rows[0]) if rows else None
+def check_server(sql: Sql) -> None:
+    """Raises SourceRefused or PrivilegeError when the server could not stream to this role at all."""
+    _, wal_level, _, may_replicate = sql.rows(_SERVER)[0]
+    if wal_level != "logical":
+        raise SourceRefused(
+            f"wal_level is {wal_level}, and logical replication needs logical",
+            hint="ALTER SYSTEM SET wal_level = 'logical'; then restart the server "
+            "(on RDS: rds.logical_replication = 1 in the parameter group, then reboot).",
+        )
+    if not may_replicate:
+        raise PrivilegeError(
+            "the role may not use replication slots",
+            hint="As an administrator: ALTER ROLE … WITH REPLICATION; on RDS: GRANT rds_replication TO …;",
+        )
 
-    def report(self, slot: str) -> SlotReport:
-        found = self.find(slot)
-        if found is None:
-            raise SlotMissing(
-                f"there is no replication slot {slot}",
-                hint=f"Create it with `pgevents slot create --slot {slot}`, or stream with --create-slot.",
-            )
-        return found
 
-    def current_lsn(self) -> str:
-        lsn: str = self._rows("select pg_catalog.pg_current_wal_lsn()::text")[0][0]
-        return lsn
-
-    def check_server(self) -> None:
-        """Raises when the server could not stream to this role at all."""
-        _, wal_level, _, may_replicate = self._rows(_SERVER)[0]
-        if wal_level != "logical":
-            raise SourceRefused(
-                f"wal_level is {wal_level}, and logical replication needs logical",
-                hint="ALTER SYSTEM SET wal_level = 'logical'; then restart the server "
-                "(on RDS: rds.logical_replication = 1 in the parameter group, then reboot).",
-            )
-        if not may_replicate:
-            raise PrivilegeError(
-                "the role may not use replication slots",
-                hint="As an administrator: ALTER ROLE … WITH REPLICATION; on RDS: GRANT rds_replication TO …;",
-            )
-
-    def check_slot(self, found: SlotReport, plugin: str) -> None:
-        """Raises when the slot cannot be streamed with ``plugin``, which may be ``auto``."""
-        if found.slot_type != "logical":
-            raise SlotMismatch(f"slot {found.slot} is a physical slot", hint="Choose another --slot.")
-        database = self._rows(_SERVER)[0][0]
-        if found.database != database:
-            raise SlotMismatch(
-                f"slot {found.slot} belongs to database {found.database}, not {database}",
-                hint=f"Connect to {found.database}, or choose another --slot.",
-            )
-        if found.plugin not in PLUGINS or plugin not in {"auto", found.plugin}:
-            raise SlotMismatch(
-                f"slot {found.slot} was created for the output plug-in {found.plugin}"
-                + ("" if plugin == "auto" else f", not {plugin}"),
-                hint="Choose another --slot" + (f", or --plugin {found.plugin}." if found.plugin in PLUGINS else "."),
-            )
-        if found.wal_status == "lost":
-            raise SlotLost(
-                f"slot {found.slot} is lost: the server removed WAL it needed",
-                hint="Changes are gone. Drop the slot, create it again and reload what depends on it.",
-            )
-        if found.active:
-            raise SlotInUse(
-                f"slot {found.slot} is being read by PID {found.active_pid}",
-                hint="Stop that process; after a crash it may take wal_sender_timeout to be let go.",
-            )
-
-    def create(self, slot: str, *, plugin: str, publication: str, tables: Sequence[str]) -> tuple[str, ...]:
-        """Create the slot and what its plug-in needs; returns what was done and why."""
-        if plugin != "auto":
-            return self._create(slot, plugin, publication, tables)
-        reason = self._wal2json_refusal()
-        if not reason:
-            try:
-                return (*self._create(slot, "wal2json", publication, tables), "it is installed and allowed")
-            except PluginRefused as error:
-                reason = str(error)
-        return (*self._create(slot, "pgoutput", publication, tables), f"because {reason}")
-
-    def _wal2json_refusal(self) -> str:
-        """Why the server would refuse wal2json, where a setting we may read says so (CVE-2026-6471)."""
-        allowed = self._rows(_SERVER)[0][2]
-        if allowed is None or "wal2json" in {name.strip(" \"'") for name in allowed.split(",")}:
-            return ""
-        return f"output_plugin_libraries allows only {allowed}"
-
-    def _create(self, slot: str, plugin: str, publication: str, tables: Sequence[str]) -> tuple[str, ...]:
-        notes: tuple[str, ...] = ()
-        if plugin == "pgoutput":
-            # Before the slot: pgoutput fails on changes that are older than the publication.
-            notes = self.ensure_publication(publication, tables)
-        self._rows(f"set statement_timeout = '{CREATE_TIMEOUT}'; select 1")
-        try:
-            self._rows("select pg_catalog.pg_create_logical_replication_slot(%s, %s)", slot, plugin, tag=plugin)
-        finally:
-            self._rows("set statement_timeout = 0; select 1")
-        return (*notes, f"created slot {slot} for {plugin}")
-
-    def has_publication(self, publication: str) -> bool:
-        return bool(self._rows("select 1 from pg_catalog.pg_publication where pubname = %s", publication))
-
-    def check_publication(self, publication: str, tables: Sequence[str]) -> None:
-        if not self.has_publication(publication):
-            raise SourceRefused(
-                f"there is no publication {publication}",
-                hint=f"Stream with --create-slot, or run: {self.publication_sql(publication, tables)}",
-            )
-
-    def ensure_publication(self, publication: str, tables: Sequence[str]) -> tuple[str, ...]:
-        if self.has_publication(publication):
-            return ()
-        statement = self.publication_sql(publication, tables)
-        try:
-            self._rows(statement.replace("%", "%%") + "; select 1")
-        except PrivilegeError as error:
-            raise PrivilegeError(
-                f"the role may not create the publication {publication}: {error}",
-                hint=f"Ask the tables' owner, or for all tables a superuser, to run: {statement}",
-            ) from error
-        return (f"created publication {publication}",)
-
-    def publication_sql(self, publication: str, tables: Sequence[str]) -> str:
-        """The statement that publishes the tables the patterns match now, or all tables without patterns."""
-        name = sql.Identifier(publication).as_string(self._connection)
-        if not tables:
-            return f"CREATE PUBLICATION {name} FOR ALL TABLES"
-        keep = TableFilter(tables)
-        listed = [sql.Identifier(*table).as_string(self._connection) for table in self.tables() if keep(*table)]
-        return f"CREATE PUBLICATION {name} FOR TABLE {', '.join(listed)}"
-
-    def tables(self) -> list[tuple[str, str]]:
-        """Every table that can be streamed, as (schema, name)."""
-        return [(schema, name) for schema, name in self._rows(_TABLES.replace("%%", "%"))]
-
-    def inexact_columns(self, keep: TableFilter) -> tuple[str, ...]:
-        """The columns of the kept tables that may hold NaN or an infinity, as ``schema.table.column``."""
-        return tuple(".".join(row) for row in self._rows(_INEXACT) if keep(row[0], row[1]))
-
-    def check_tables(self, patterns: Sequence[str]) -> None:
-        """Raises ConfigError for a pattern that matches no table, naming the nearest one."""
-        names = [f"{schema}.{name}" for schema, name in self.tables()]
-        for pattern in TableFilter(patterns).unmatched(names):
-            near = difflib.get_close_matches(pattern, names, 1, 0.5)
-            raise ConfigError(
-                f"the table pattern {pattern} matches no table",
-                hint=f"Did you mean {near[0]}?" if near else "A pattern is SCHEMA.TABLE; * and ? are wildcards.",
-            )
-
-    def drop(self, slot: str, *, terminate: bool) -> None:
-        found = self.report(slot)
-        if found.active and terminate:
-            self._rows("select pg_catalog.pg_terminate_backend(%s, 5000)", found.active_pid)
-        self._rows("select pg_catalog.pg_drop_replication_slot(%s)", slot)
-
-    def _rows(self, query: str, *parameters: Any, tag: str = "") -> list[tuple[Any, ...]]:
-        try:
-            with self._connection.cursor() as cursor:
-                cursor.execute(query, parameters or None)
-                rows: list[tuple[Any, ...]] = cursor.fetchall()
-                return rows
-        except psycopg2.Error as error:
-            if error.pgcode == "57014":
-                raise SourceRefused(
-                    f"creating the slot took longer than {CREATE_TIMEOUT}",
-                    hint="It waits for every transaction that was running when it began: end the long ones.",
-                ) from error
-            raise translated(error, plugin=tag) from error
+def check_slot(sql: Sql, found: SlotReport, plugin: str) -> None:
+    """Raises when the slot cannot be streamed with ``plugin``, which may be ``auto``."""
+    if found.slot_type != "logical":
+        raise SlotMismatch(f"slot {found.slot} is a physical slot", hint="Choose another --slot.")
+    database = sql.rows(_SERVER)[0][0]
+    if found.database != database:
+        raise SlotMismatch(
+            f"slot {found.slot} belongs to database {found.database}, not {database}",
+            hint=f"Connect to {found.database}, or choose another --slot.",
+        )
+    if found.plugin not in PLUGINS or plugin not in {"auto", found.plugin}:
+        raise SlotMismatch(
+            f"slot {found.slot} was created for the output plug-in {found.plugin}"
+            + ("" if plugin == "auto" else f", not {plugin}"),
+            hint="Choose another --slot" + (f", or --plugin {found.plugin}." if found.plugin in PLUGINS else "."),
+        )
+    if found.wal_status == "lost":
+        raise SlotLost(
+            f"slot {found.slot} is lost: the server removed WAL it needed",
+            hint="Changes are gone. Drop the slot, create it again and reload what depends on it.",
+        )
+    if found.active:
+        raise SlotInUse(
+            f"slot {found.slot} is being read by PID {found.active_pid}",
+            hint="Stop that process; after a crash it may take wal_sender_timeout to be let go.",
+        )
 
 
 def create(dsn: str, *, slot: str, plugin: str, publication: str, tables: Sequence[str]) -> SlotReport:
     """Create a slot that must not exist yet."""
-    with SlotAdmin(dsn) as admin:
-        admin.check_server()
-        if admin.find(slot) is not None:
+    with Sql(dsn) as sql:
+        check_server(sql)
+        if find(sql, slot) is not None:
             raise ConfigError(f"slot {slot} exists already", hint=f"pgevents slot status --slot {slot} shows it.")
-        admin.check_tables(tables)
-        notes = admin.create(slot, plugin=plugin, publication=publication, tables=tables)
-        return replace(admin.report(slot), notes=notes)
+        check_patterns(sql, tables)
+        notes = _create(sql, slot, plugin=plugin, publication=publication, tables=tables)
+        return replace(report(sql, slot), notes=notes)
+
+
+def _create(sql: Sql, slot: str, *, plugin: str, publication: str, tables: Sequence[str]) -> tuple[str, ...]:
+    """Create the slot and what its plug-in needs; returns what was done and why."""
+    if plugin == "wal2json":
+        return _create_slot(sql, slot, plugin)
+    if plugin == "pgoutput":
+        # The publication first: pgoutput fails on changes that are older.
+        return (*publications.ensure(sql, publication, tables), *_create_slot(sql, slot, plugin))
+    reason = _wal2json_refusal(sql)
+    if not reason:
+        try:
+            return (*_create_slot(sql, slot, "wal2json"), "it is installed and allowed")
+        except PluginRefused as error:
+            reason = str(error)
+    done = _create(sql, slot, plugin="pgoutput", publication=publication, tables=tables)
+    return (*done, f"no wal2json: {reason}")
+
+
+def _wal2json_refusal(sql: Sql) -> str:
+    """Why the server would refuse wal2json, where a setting we may read says so (CVE-2026-6471)."""
+    allowed = sql.rows(_SERVER)[0][2]
+    if allowed is None or "wal2json" in {name.strip(" \"'") for name in allowed.split(",")}:
+        return ""
+    return f"output_plugin_libraries allows only {allowed}"
+
+
+def _create_slot(sql: Sql, slot: str, plugin: str) -> tuple[str, ...]:
+    sql.run(f"set statement_timeout = '{CREATE_TIMEOUT}'")
+    try:
+        sql.rows("select pg_catalog.pg_create_logical_replication_slot(%s, %s)", slot, plugin, plugin=plugin)
+    finally:
+        sql.run("set statement_timeout = 0")
+    return (f"created slot {slot} for {plugin}",)
 
 
 def status(dsn: str, slot: str) -> SlotReport:
-    with SlotAdmin(dsn) as admin:
-        return admin.report(slot)
+    with Sql(dsn) as sql:
+        return report(sql, slot)
 
 
 def drop(dsn: str, slot: str, *, terminate: bool) -> None:
     """Drop a slot; with ``terminate`` also end the process that reads it."""
-    with SlotAdmin(dsn) as admin:
-        admin.drop(slot, terminate=terminate)
+    with Sql(dsn) as sql:
+        found = report(sql, slot)
+        if found.active and terminate:
+            sql.rows("select pg_catalog.pg_terminate_backend(%s, 5000)", found.active_pid)
+        sql.rows("select pg_catalog.pg_drop_replication_slot(%s)", slot)
+
+
+def current_lsn(dsn: str) -> str:
+    """Where the server writes at this moment."""
+    with Sql(dsn) as sql:
+        lsn: str = sql.rows("select pg_catalog.pg_current_wal_lsn()::text")[0][0]
+        return lsn
+
+
+def check_temporary(dsn: str, *, plugin: str, publication: str, tables: Sequence[str]) -> None:
+    """Raises when a temporary slot of ``plugin`` could not be streamed from."""
+    with Sql(dsn) as sql:
+        check_server(sql)
+        check_patterns(sql, tables)
+        if plugin == "pgoutput":
+            publications.check(sql, publication, tables)
 
 
 def prepare(
@@ -305,20 +227,33 @@ def prepare(
     missing: Literal["create", "fail"],
 ) -> SlotReport:
     """The slot to stream from, checked, and created where it is missing and ``missing`` says so."""
-    with SlotAdmin(dsn) as admin:
-        admin.check_server()
-        admin.check_tables(tables)
-        found = admin.find(slot)
+    with Sql(dsn) as sql:
+        check_server(sql)
+        check_patterns(sql, tables)
+        found = find(sql, slot)
         notes: tuple[str, ...] = ()
         if found is None and missing == "create":
-            notes = admin.create(slot, plugin=plugin, publication=publication, tables=tables)
+            notes = _create(sql, slot, plugin=plugin, publication=publication, tables=tables)
         elif found is not None and plugin == "auto":
             notes = ("the slot was created for it",)
-        report = admin.report(slot)
-        admin.check_slot(report, plugin)
-        if report.plugin == "pgoutput" and missing == "create":
-            notes = (*notes, *admin.ensure_publication(publication, tables))
-        elif report.plugin == "pgoutput":
-            admin.check_publication(publication, tables)
-        inexact = admin.inexact_columns(TableFilter(tables, excluded)) if report.plugin == "wal2json" else ()
-        return replace(report, notes=notes, inexact_columns=inexact)
+        ready = report(sql, slot)
+        check_slot(sql, ready, plugin)
+        if ready.plugin == "pgoutput" and missing == "create":
+            notes = (*notes, *publications.ensure(sql, publication, tables))
+        elif ready.plugin == "pgoutput":
+            publications.check(sql, publication, tables)
+        inexact = inexact_columns(sql, TableFilter(tables, excluded)) if ready.plugin == "wal2json" else ()
+        return replace(ready, notes=notes, inexact_columns=inexact)
+
+
+def resume(dsn: str, *, slot: str, plugin: str) -> SlotReport:
+    """The slot that was being streamed from. Raises SlotLost when it is gone: a new one would hide a gap."""
+    with Sql(dsn) as sql:
+        found = find(sql, slot)
+        if found is None:
+            raise SlotLost(
+                f"slot {slot} was dropped while it was being streamed",
+                hint="What was committed since is gone. Create it again and reload what depends on it.",
+            )
+        check_slot(sql, found, plugin)
+        return found

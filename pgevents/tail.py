@@ -20,7 +20,7 @@ from pgevents.settings import Settings
 from pgevents.sink.amqp.connection import connection_parameters
 from pgevents.sink.amqp.fault import connect_fault, declare_fault
 from pgevents.sink.amqp.url import AmqpUrl, parse
-from pgevents.slot import PLUGINS, SlotAdmin
+from pgevents.slot import PLUGINS, check_temporary
 from pgevents.view import line_of
 
 Write = Callable[[str], None]
@@ -85,7 +85,9 @@ async def _open_temporary(settings: Settings) -> tuple[Stream, str]:
 
 
 async def _open(settings: Settings, plugin: str) -> Stream:
-    await in_thread(_check, settings, plugin)
+    await in_thread(
+        check_temporary, settings.dsn, plugin=plugin, publication=settings.publication, tables=settings.tables
+    )
     return await open_stream(
         settings.dsn,
         slot=f"pgevents_tail_{os.getpid()}",
@@ -93,14 +95,6 @@ async def _open(settings: Settings, plugin: str) -> Stream:
         publication=settings.publication,
         temporary=True,
     )
-
-
-def _check(settings: Settings, plugin: str) -> None:
-    with SlotAdmin(settings.dsn) as admin:
-        admin.check_server()
-        admin.check_tables(settings.tables)
-        if plugin == "pgoutput":
-            admin.check_publication(settings.publication, settings.tables)
 
 
 def tail_queue(

@@ -1,10 +1,6 @@
 """What the stream does not say about types, tables and origins, read from the catalog when first needed."""
 
-from typing import Any
-
-import psycopg2
-
-from pgevents.postgres import connect, translated
+from pgevents.postgres import Sql
 from pgevents.wal import Column, PgType, TableFacts
 
 _SHAPED_TYPES = """
@@ -36,32 +32,31 @@ _BUILTIN_LIMIT = 16_384
 
 
 class SqlCatalog:
-    """The catalog through an ordinary connection, opened at the first question and again after a failure.
+    """The catalog through an ordinary connection, opened at the first question.
 
     Types and origins keep their meaning for life and are remembered; tables are asked anew each time.
     """
 
     def __init__(self, dsn: str) -> None:
-        self._dsn = dsn
-        self._connection: Any = None
+        self._sql = Sql(dsn)
         self._types: dict[int, PgType] = {}
         self._origins: dict[int, str | None] = {}
 
     def type(self, oid: int) -> PgType:
         if not self._types:
-            self._types = {row[0]: PgType(*row[1:]) for row in self._rows(_SHAPED_TYPES)}
+            self._types = {row[0]: PgType(*row[1:]) for row in self._sql.rows(_SHAPED_TYPES)}
         if oid not in self._types and oid >= _BUILTIN_LIMIT:
-            found = self._rows(_SHAPED_TYPES + "and t.oid = %s", oid)
+            found = self._sql.rows(_SHAPED_TYPES + "and t.oid = %s", oid)
             self._types[oid] = PgType(*found[0][1:]) if found else PgType()
         return self._types.get(oid, PgType())
 
     def table(self, schema: str, name: str) -> TableFacts | None:
-        found = self._rows(_TABLE, schema, name)
+        found = self._sql.rows(_TABLE, schema, name)
         if not found:
             return None
         oid, identity, published = found[0]
-        columns = self._rows(_COLUMNS, oid)
-        keys = self._rows(_KEYS, oid)
+        columns = self._sql.rows(_COLUMNS, oid)
+        keys = self._sql.rows(_KEYS, oid)
         return TableFacts(
             columns=tuple(Column(column, type_oid) for column, type_oid, _, _ in columns),
             generated=frozenset(column for column, _, generated, _ in columns if generated),
@@ -74,22 +69,9 @@ class SqlCatalog:
 
     def origin(self, number: int) -> str | None:
         if number not in self._origins:
-            found = self._rows("select roname from pg_catalog.pg_replication_origin where roident = %s", number)
+            found = self._sql.rows("select roname from pg_catalog.pg_replication_origin where roident = %s", number)
             self._origins[number] = found[0][0] if found else None
         return self._origins[number]
 
     def close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-
-    def _rows(self, query: str, *parameters: Any) -> list[tuple[Any, ...]]:
-        if self._connection is None or self._connection.closed:
-            self._connection = connect(self._dsn)
-        try:
-            with self._connection.cursor() as cursor:
-                cursor.execute(query, parameters)
-                rows: list[tuple[Any, ...]] = cursor.fetchall()
-                return rows
-        except psycopg2.Error as error:
-            self._connection.close()
-            raise translated(error) from error
+        self._sql.close()

@@ -10,8 +10,9 @@ import psycopg2
 import psycopg2.extensions
 
 from pgevents.errors import PGEventsError, SourceError, SourceUnavailable
+from pgevents.fault import translated
 from pgevents.lsn import Lsn
-from pgevents.postgres import connect_replication, translated
+from pgevents.postgres import connect_replication, quoted
 from pgevents.source.feedback import Feedback
 from pgevents.wal import Keepalive, RawMessage
 
@@ -48,7 +49,7 @@ class Session(NamedTuple):
 
     def create_temporary_slot(self, slot: str, plugin: str) -> None:
         """A slot that ends with the connection. Blocks; raises SourceError."""
-        statement = f"CREATE_REPLICATION_SLOT {_identifier(slot)} TEMPORARY LOGICAL {_identifier(plugin)}"
+        statement = f"CREATE_REPLICATION_SLOT {quoted(slot)} TEMPORARY LOGICAL {quoted(plugin)}"
         try:
             with self.connection.cursor() as cursor:
                 cursor.execute(f"{statement} NOEXPORT_SNAPSHOT")
@@ -90,11 +91,11 @@ def start(session: Session, *, slot: str, plugin: str, options: Mapping[str, str
     The start is always 0/0: the server begins at its own confirmed flush LSN, and one that we named and that
     were too high would skip changes in silence.
     """
-    quoted = ", ".join(f"{_identifier(name)} {_literal(value)}" for name, value in options.items())
+    settings = ", ".join(f"{quoted(name)} {_literal(value)}" for name, value in options.items())
     cursor = session.connection.cursor()
     try:
         cursor.start_replication_expert(
-            f"START_REPLICATION SLOT {_identifier(slot)} LOGICAL 0/0 ({quoted})",
+            f"START_REPLICATION SLOT {quoted(slot)} LOGICAL 0/0 ({settings})",
             decode=False,
             status_interval=_NEVER_S,
         )
@@ -102,10 +103,6 @@ def start(session: Session, *, slot: str, plugin: str, options: Mapping[str, str
         cursor.close()
         raise translated(error, slot=slot, plugin=plugin) from error
     return cursor
-
-
-def _identifier(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 def _literal(value: str) -> str:

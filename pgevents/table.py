@@ -1,0 +1,44 @@
+"""The tables of a database: which can be streamed, what patterns match them, what wal2json cannot print of them."""
+
+import difflib
+from collections.abc import Sequence
+
+from pgevents.errors import ConfigError
+from pgevents.filters import TableFilter
+from pgevents.postgres import Sql
+
+_TABLES = r"""
+select n.nspname, c.relname from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+where c.relkind in ('r', 'p') and c.relpersistence = 'p' and n.nspname <> 'information_schema'
+    and n.nspname not like 'pg\_%' order by 1, 2
+"""
+
+# numeric, real and double precision, in the tables that can be streamed. Domains over them print as text.
+_INEXACT = r"""
+select n.nspname, c.relname, a.attname from pg_catalog.pg_class c
+join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+where c.relkind = 'r' and c.relpersistence = 'p' and a.atttypid in (700, 701, 1700)
+    and n.nspname <> 'information_schema' and n.nspname not like 'pg\_%' order by 1, 2, a.attnum
+"""
+
+
+def streamable(sql: Sql) -> list[tuple[str, str]]:
+    """Every table that can be streamed, as (schema, name)."""
+    return [(schema, name) for schema, name in sql.rows(_TABLES)]
+
+
+def check_patterns(sql: Sql, patterns: Sequence[str]) -> None:
+    """Raises ConfigError for a pattern that matches no table, naming the nearest one."""
+    names = [f"{schema}.{name}" for schema, name in streamable(sql)] if patterns else []
+    for pattern in TableFilter(patterns).unmatched(names):
+        near = difflib.get_close_matches(pattern, names, 1, 0.5)
+        raise ConfigError(
+            f"the table pattern {pattern} matches no table",
+            hint=f"Did you mean {near[0]}?" if near else "A pattern is SCHEMA.TABLE; * and ? are wildcards.",
+        )
+
+
+def inexact_columns(sql: Sql, keep: TableFilter) -> tuple[str, ...]:
+    """The columns of the kept tables that may hold NaN or an infinity, as ``schema.table.column``."""
+    return tuple(".".join(row) for row in sql.rows(_INEXACT) if keep(row[0], row[1]))
