@@ -6,20 +6,14 @@ Numbering happens here, before anything is filtered, so that an event's id depen
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import NamedTuple
 
 from pgevents.errors import DecodeError
 from pgevents.event import Transaction
 from pgevents.lsn import Lsn
 from pgevents.wal import Begin, Change, Commit, LogicalMessage, Relation, Truncate, WalItem
 
-
-class Numbered(NamedTuple):
-    """One change with its place in its transaction; a TRUNCATE of three tables is three of them."""
-
-    item: Change | Relation | LogicalMessage
-    transaction: Transaction
-    seq: int
+Numbered = tuple[Change | Relation | LogicalMessage, Transaction, int]
+"""A change, its transaction, and its number in it. A TRUNCATE of three tables is three of them."""
 
 
 class Gate:
@@ -65,27 +59,28 @@ class Gate:
 
     def _begin(self, begin: Begin) -> None:
         self._seq = 0
+        xid, commit_lsn, committed_at, origin = begin
         self._transaction = Transaction(
-            id_prefix=f"{self._identity}-{begin.commit_lsn:X}-",
-            xid=begin.xid,
-            lsn=str(begin.commit_lsn),
-            committed_at=begin.committed_at,
-            timestamp=_epoch_seconds(begin.committed_at[:19]),
-            origin=begin.origin,
+            f"{self._identity}-{commit_lsn:X}-",
+            xid,
+            str(commit_lsn),
+            committed_at,
+            _epoch_seconds(committed_at[:19]),
+            origin,
         )
 
     def _number(self, item: Change | Relation | LogicalMessage) -> Numbered:
         if self._transaction is None:
             raise DecodeError("a change outside any transaction", lsn=self.end_lsn, tag=type(item).__name__)
         self._seq += 1
-        return Numbered(item, self._transaction, self._seq)
+        return item, self._transaction, self._seq
 
     def _lone_message(self, message: LogicalMessage) -> Numbered:
         """A non-transactional message: seq 0, because a commit record may start at the very LSN it ends."""
         if self._transaction is None:
             self.end_lsn = max(self.end_lsn, message.lsn)
         lone = Transaction(f"{self._identity}-{message.lsn:X}-", None, str(message.lsn), None, 0, None)
-        return Numbered(message, lone, 0)
+        return message, lone, 0
 
 
 @lru_cache(maxsize=64)

@@ -20,7 +20,8 @@ class Lsn(int):
         return cls(int(high, 16) << 32 | int(low, 16))
 
     def __str__(self) -> str:
-        return f"{self >> 32:X}/{self & 0xFFFFFFFF:X}"
+        high, low = divmod(self, 1 << 32)
+        return f"{high:X}/{low:X}"
 
     def __repr__(self) -> str:
         return f"Lsn({self})"

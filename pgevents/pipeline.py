@@ -119,14 +119,15 @@ class Pipeline:
 
         Once told to stop, only up to the end of a transaction: under load every read may end inside the next.
         """
-        gate = self.gate
+        gate, shape, cutter = self.gate, self.shape, self.cutter
+        decode, admit = self.decoder.decode, gate.admit
         for message in messages:
             if isinstance(message, Keepalive):
                 gate.keepalive(message.wal_end)
-            elif (item := self.decoder.decode(message)) is not None:
-                for numbered in gate.admit(item):
-                    envelope = self.shape(numbered)
-                    if envelope is not None and self.cutter.add(envelope):
+            elif (item := decode(message)) is not None:
+                for numbered in admit(item):
+                    envelope = shape(numbered)
+                    if envelope is not None and cutter.add(envelope):
                         yield from self._cut()
             if (self._ends_at is not None and not gate.inside) or (self.limits.until and self._reached()):
                 break

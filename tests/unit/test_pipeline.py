@@ -339,3 +339,23 @@ def test_a_stop_while_the_window_is_full_still_drains() -> None:
     assert ids(sink) == expected_ids([1] * len(sink.stored))
     assert len(sink.stored) >= 4
     assert server.confirmed_flush_lsn == len(sink.stored) * 100 + 10
+
+
+def test_a_stop_ends_at_the_first_commit_though_every_read_ends_inside_a_transaction() -> None:
+    server, sink, progress = MemoryServer(transactions([4] * 50)), MemorySink(), Progress()
+
+    async def scenario() -> None:
+        stop = asyncio.Event()
+        # A transaction is 8 messages, and 9 at a time never end with a commit until the last.
+        made = pipeline(server.connect(chunk=9), sink, progress=progress)
+        running = asyncio.ensure_future(made.run(stop))
+        while not sink.stored:
+            await asyncio.sleep(0)
+        stop.set()
+        await running
+
+    asyncio.run(scenario())
+
+    assert 0 < len(sink.stored) < 4 * 50
+    assert len(sink.stored) % 4 == 0
+    assert progress.acknowledged == server.confirmed_flush_lsn == len(sink.stored) // 4 * 100 + 10

@@ -1,0 +1,257 @@
+"""``pgevents tail``: what it shows, and that it leaves nothing behind."""
+
+import json
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from pgevents.demo.process import eventually
+from pgevents.demo.rabbitmq import RabbitMQ
+from tests.contract.amqp import bind, channel
+from tests.integration.command import INT, KILL, TERM, Command, Shop, ids_of, pgevents, proxy, through
+from tests.integration.streaming import BOTH, ask, check, run
+
+BODY = {
+    "v": 1,
+    "op": "update",
+    "schema": "public",
+    "table": "orders",
+    "key": {"id": 7},
+    "new": {"id": 7, "status": "paid"},
+    "old": {"id": 7, "status": "open"},
+    "changed": ["status"],
+    "tx": {"lsn": "16/B374D848", "committed_at": "2026-11-20T18:02:48.632795Z"},
+}
+LINE = "18:02:48.632  UPDATE    public.orders #7  status: open → paid  16/B374D848"
+
+
+@pytest.fixture
+def tables(database15: str) -> str:
+    """A database whose table ``orders`` has whole old images."""
+    run(
+        database15,
+        "CREATE TABLE orders (id int PRIMARY KEY, status text)",
+        "ALTER TABLE orders REPLICA IDENTITY FULL",
+        "CREATE PUBLICATION pgevents FOR ALL TABLES",
+    )
+    return database15
+
+
+def slots(dsn: str) -> int:
+    count: int = ask(dsn, "SELECT count(*) FROM pg_replication_slots WHERE database = current_database()")
+    return count
+
+
+# From the database.
+
+
+@pytest.mark.parametrize("plugin", [*BOTH, "auto"])
+def test_each_committed_change_is_a_line_with_what_changed(tables: str, plugin: str, tmp_path: Path) -> None:
+    with Command(tmp_path, "tail", "--dsn", tables, "--plugin", plugin) as tail:
+        tail.ready()
+        run(
+            tables,
+            "INSERT INTO orders VALUES (7, 'open')",
+            "UPDATE orders SET status = 'paid' WHERE id = 7",
+            "DELETE FROM orders WHERE id = 7",
+        )
+        tail.shows("DELETE .*\n")
+        ended = tail.stopped()
+
+    assert ended.code == 0, ended.stderr
+    inserted, updated, deleted = (line.split("  ", 1)[1].rsplit("  ", 1)[0] for line in ended.stdout.splitlines())
+    assert inserted == "INSERT    public.orders #7  status=open"
+    assert updated == "UPDATE    public.orders #7  status: open → paid"
+    assert deleted == "DELETE    public.orders #7  status=paid"
+    assert f"plug-in {'wal2json' if plugin == 'auto' else plugin}" in ended.stderr
+
+
+@pytest.mark.parametrize("plugin", BOTH)
+def test_json_is_a_whole_event_a_line(tables: str, plugin: str, tmp_path: Path) -> None:
+    with Command(tmp_path, "tail", "--dsn", tables, "--plugin", plugin, "--json") as tail:
+        tail.ready()
+        run(tables, "INSERT INTO orders VALUES (7, E'two\\nlines'), (8, NULL)")
+        tail.shows('"id":8.*\n')
+        ended = tail.stopped()
+
+    assert ended.code == 0, ended.stderr
+    for line in ended.stdout.splitlines():
+        check(line.encode())
+    assert [event["new"] for event in ended.events] == [{"id": 7, "status": "two\nlines"}, {"id": 8, "status": None}]
+
+
+def test_only_the_tables_asked_for_are_shown(tables: str, tmp_path: Path) -> None:
+    run(tables, "CREATE TABLE quiet (id int PRIMARY KEY)")
+
+    with Command(tmp_path, "tail", "--dsn", tables, "--table", "public.orders", "--json") as tail:
+        tail.ready()
+        run(tables, "INSERT INTO quiet VALUES (1)", "INSERT INTO orders VALUES (2)")
+        tail.shows('"id":2.*\n')
+        ended = tail.stopped()
+
+    assert ids_of(ended.events) == [2]
+
+
+@pytest.mark.parametrize("number", [TERM, INT, KILL])
+def test_no_slot_is_left_behind(tables: str, number: signal.Signals, tmp_path: Path) -> None:
+    with Command(tmp_path, "tail", "--dsn", tables) as tail:
+        tail.ready()
+        assert slots(tables) == 1
+        ended = tail.stopped(number)
+
+    assert ended.code == (-KILL if number == KILL else 0), ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert eventually(lambda: slots(tables) == 0, deadline_s=10)
+
+
+def test_the_stream_of_a_slot_is_not_disturbed(database15: str, tmp_path: Path) -> None:
+    shop = Shop(database15)
+    before = shop.confirmed
+    with Command(tmp_path, "tail", "--dsn", shop.dsn, "--json") as tail:
+        tail.ready()
+        shop.add(1)
+        tail.shows('"id":1.*\n')
+        tail.stopped()
+
+    streamed = pgevents(tmp_path, "stream", *shop.options, "--sink", "stdout:", "--until-lsn", "now")
+
+    assert ids_of(streamed.events) == [1]
+    assert shop.confirmed > before
+
+
+def test_pgoutput_without_its_publication_is_refused(database15: str, tmp_path: Path) -> None:
+    outcome = pgevents(tmp_path, "tail", "--dsn", database15, "--plugin", "pgoutput")
+
+    outcome.refused(4, error="there is no publication pgevents", hint="CREATE PUBLICATION")
+    assert slots(database15) == 0
+
+
+def test_an_unknown_table_is_refused(tables: str, tmp_path: Path) -> None:
+    outcome = pgevents(tmp_path, "tail", "--dsn", tables, "--table", "public.ordrs")
+
+    outcome.refused(2, error=r"public\.ordrs matches no table", hint=r"public\.orders")
+
+
+# From a queue.
+
+
+def publish(url: str, key: str = "public.orders.update", body: str = json.dumps(BODY)) -> None:
+    with channel(url) as broker:
+        broker.basic_publish("pgevents", key, body.encode())
+
+
+@contextmanager
+def tailing(folder: Path, url: str, *options: str) -> Iterator[Command]:
+    with Command(folder, "tail", "--sink", url, *options) as tail:
+        yield tail.ready()
+
+
+def queues(rabbitmq: RabbitMQ, url: str) -> list[str]:
+    return [queue["name"] for queue in rabbitmq.api("GET", f"/api/queues{urlsplit(url).path}")]
+
+
+def test_a_temporary_queue_shows_what_its_bindings_match_and_goes_away(
+    rabbitmq: RabbitMQ, vhost: str, tmp_path: Path
+) -> None:
+    with tailing(tmp_path, vhost, "--bind", "public.orders.#", "--bind", "#.delete") as tail:
+        publish(vhost, "public.items.insert", "not bound")
+        publish(vhost, "public.items.delete", "no event of ours")
+        publish(vhost)
+        tail.shows("UPDATE .*\n")
+        (name,) = queues(rabbitmq, vhost)
+        (queue,) = rabbitmq.api("GET", f"/api/queues{urlsplit(vhost).path}")
+        ended = tail.stopped(INT)
+
+    assert ended.code == 0, ended.stderr
+    assert ended.stdout.splitlines() == ["no event of ours", LINE]
+    assert f"Ready: queue {name}" in ended.stderr
+    assert queue["exclusive"]
+    assert queues(rabbitmq, vhost) == []
+
+
+def test_without_a_binding_a_temporary_queue_shows_everything_as_json(vhost: str, tmp_path: Path) -> None:
+    with tailing(tmp_path, vhost, "--json") as tail:
+        publish(vhost, "a.b.c")
+        tail.shows("paid.*\n")
+        ended = tail.stopped(TERM)
+
+    assert ended.code == 0, ended.stderr
+    assert ended.events == [BODY]
+
+
+def test_a_named_queue_with_a_binding_is_declared_and_stays(rabbitmq: RabbitMQ, vhost: str, tmp_path: Path) -> None:
+    with tailing(tmp_path, vhost, "--queue", "audit", "--bind", "public.#") as tail:
+        publish(vhost)
+        tail.shows("UPDATE .*\n")
+        ended = tail.stopped()
+    publish(vhost)
+    with tailing(tmp_path, vhost, "--queue", "audit") as tail:
+        tail.shows("UPDATE .*\n")
+        again = tail.stopped()
+
+    assert (ended.code, again.code) == (0, 0), ended.stderr + again.stderr
+    assert ended.stdout == again.stdout == LINE + "\n"
+    assert queues(rabbitmq, vhost) == ["audit"]
+
+
+def test_a_queue_that_is_missing_is_named(vhost: str, tmp_path: Path) -> None:
+    outcome = pgevents(tmp_path, "tail", "--sink", vhost, "--queue", "no-such")
+
+    outcome.refused(4, error="cannot consume queue no-such: NOT_FOUND", hint="--bind PATTERN")
+
+
+def test_a_queue_that_is_deleted_while_it_is_read_ends_it(vhost: str, tmp_path: Path) -> None:
+    bind(vhost, "audit")
+    with tailing(tmp_path, vhost, "--queue", "audit") as tail:
+        with channel(vhost) as broker:
+            broker.queue_delete("audit")
+        ended = tail.ended()
+
+    ended.refused(1, error="RabbitMQ ended the reading of queue audit", hint="deleted")
+
+
+def test_a_broker_that_goes_away_ends_it(rabbitmq: RabbitMQ, vhost: str, tmp_path: Path) -> None:
+    bind(vhost, "audit")
+    with (
+        proxy(rabbitmq.port) as way,
+        tailing(tmp_path, through(vhost, way.port), "--queue", "audit") as tail,
+    ):
+        way.cut()
+        ended = tail.ended()
+
+    ended.refused(1, error="the connection to RabbitMQ was lost", hint=".")
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "error"),
+    [("port", 1, "cannot reach RabbitMQ at 127.0.0.1:1: "), ("vhost", 4, "virtual host 'no-such' was refused")],
+)
+def test_a_broker_that_is_not_there_is_named(
+    rabbitmq: RabbitMQ, change: str, code: int, error: str, tmp_path: Path
+) -> None:
+    url = "amqp://127.0.0.1:1/" if change == "port" else rabbitmq.url("no-such")
+
+    outcome = pgevents(tmp_path, "tail", "--sink", url)
+
+    outcome.refused(code, error=error, hint=".")
+    assert rabbitmq.settings.password not in outcome.stderr
+
+
+# Both.
+
+
+def test_what_is_no_terminal_gets_no_escape_codes(tables: str, vhost: str, tmp_path: Path) -> None:
+    with Command(tmp_path, "tail", "--dsn", tables) as database, tailing(tmp_path, vhost) as queue:
+        database.ready()
+        run(tables, "INSERT INTO orders VALUES (7, E'\\x1b[31mred')")
+        publish(vhost)
+        database.shows("INSERT .*\n")
+        queue.shows("UPDATE .*\n")
+        outcomes = [database.stopped(), queue.stopped()]
+
+    for outcome in outcomes:
+        assert "\x1b" not in outcome.stdout + outcome.stderr
