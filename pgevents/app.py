@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_random_exponential
 
 from pgevents.codec.native import NativeCodec
-from pgevents.errors import ConfigError, PGEventsError
+from pgevents.errors import ConfigError, PGEventsError, Unroutable
 from pgevents.filters import TableFilter
 from pgevents.gate import Gate
 from pgevents.interfaces import Sink
@@ -131,18 +131,25 @@ class Streaming:
         """Sink first, then slot: nothing is created on the server for a sink that fails."""
         sink = await open_sink(self.settings)
         try:
-            report = await in_thread(self._prepare)
-            opened = await self._open(report)
-            try:
-                self._announce(opened, report, sink)
-                self.is_open = self.has_streamed = True
-                pipeline = pipeline_of(self.settings, opened, sink, self.progress, until=self.until_lsn)
-                await pipeline.run(self.stop)
-            finally:
-                self.is_open = False
-                await opened.close()
+            await self._stream_into(sink)
+        except Unroutable as unroutable:
+            # The slot is let go of meanwhile: a server that shuts down waits for whoever reads one.
+            logger.warning("the slot is left until a queue is bound", extra={"slot": self.settings.slot})
+            await unroutable.routed
+            raise
         finally:
             await sink.close()
+
+    async def _stream_into(self, sink: Sink) -> None:
+        report = await in_thread(self._prepare)
+        opened = await self._open(report)
+        try:
+            self._announce(opened, report, sink)
+            self.is_open = self.has_streamed = True
+            await pipeline_of(self.settings, opened, sink, self.progress, until=self.until_lsn).run(self.stop)
+        finally:
+            self.is_open = False
+            await opened.close()
 
     def _prepare(self) -> SlotReport:
         settings = self.settings

@@ -1,5 +1,7 @@
 """Every error PGEvents raises: whose fault it is, what to do, and whether to try again."""
 
+from collections.abc import Awaitable
+
 from pgevents.lsn import Lsn
 
 EXIT_DONE = 0
@@ -113,9 +115,16 @@ class SinkRefused(SinkError):
 
 
 class Unroutable(SinkError):
-    """The broker took an event that no queue is bound to."""
+    """The broker took events that no queue is bound to, for longer than the sink holds them.
+
+    The sink goes on trying them: ``routed`` resolves when they are routed, or when it can try no more.
+    """
 
     transient = True
+
+    def __init__(self, message: str, *, hint: str = "", routed: Awaitable[None]) -> None:
+        super().__init__(message, hint=hint)
+        self.routed = routed
 
 
 class PublishRejected(SinkError):

@@ -22,7 +22,7 @@ from pgevents.sink.amqp.confirm import Confirms, Flight
 from pgevents.sink.amqp.connection import Link, open_link
 from pgevents.sink.amqp.fault import lost_fault
 from pgevents.sink.amqp.frame import Framer
-from pgevents.sink.amqp.unroutable import FIRST_DELAY_S, LAST_DELAY_S, Park, Warnings, still_unrouted
+from pgevents.sink.amqp.unroutable import FIRST_DELAY_S, HOLD_S, LAST_DELAY_S, Park, Warnings, still_unrouted
 from pgevents.sink.amqp.url import AmqpUrl, parse
 
 _OUTCOMES = {"wait": "waiting for one", "park": "parking them", "drop": "dropping them"}
@@ -50,7 +50,10 @@ class AmqpSink:
         self._confirms: Confirms[Delivery] = Confirms()
         self._unconfirmed: set[asyncio.Future[None]] = set()
         self._failure: PGEventsError | None = None
+        self._is_lost = False
         self._is_waiting = False
+        self._waits_since = 0.0
+        self._routed: asyncio.Future[None] = self._loop.create_future()
         self._landed: list[Flight[Delivery]] = []
         self._held: list[Delivery] = []
         self._delay_s = FIRST_DELAY_S
@@ -73,6 +76,8 @@ class AmqpSink:
         return delivery.confirmed
 
     async def close(self) -> None:
+        self._is_lost = True
+        self._let_go()
         self._stop(SinkUnavailable("the RabbitMQ sink was closed"))
         await self._link.close()
         await self._park.close()
@@ -107,8 +112,9 @@ class AmqpSink:
 
     def _on_return(self, _channel: object, _method: object, properties: Any, _body: bytes) -> None:
         envelope = self._confirms.returned(properties.message_id)
-        if envelope is not None and self._on_unroutable == "wait":
+        if envelope is not None and self._on_unroutable == "wait" and not self._is_waiting:
             self._is_waiting = True
+            self._waits_since = self._loop.time()
 
     def _land(self, flight: Flight[Delivery]) -> None:
         if self._is_waiting:
@@ -155,23 +161,34 @@ class AmqpSink:
         self._warnings.say(envelopes, len(envelopes), now=self._loop.time())
         self._loop.call_later(self._delay_s, self._retry, again)
         self._delay_s = min(self._delay_s * 1.5, LAST_DELAY_S)
+        if self._loop.time() - self._waits_since >= HOLD_S and not self._failure:
+            self._stop(self._warnings.error(envelopes, routed=self._routed))
 
     def _retry(self, again: Sequence[Delivery]) -> None:
-        if not self._failure:
+        if not self._is_lost:
             for delivery in again:
                 self._write(delivery)
 
     def _go_on(self, count: int) -> None:
         self._warnings.routed(count)
+        self._let_go()
         self._delay_s = FIRST_DELAY_S
         self._is_waiting = False
         held, self._held = self._held, []
+        if self._failure:  # they have failed, and PostgreSQL will send them again
+            return
         for delivery in held:
             self._write(delivery)
 
     def _on_lost(self, lost: asyncio.Future[BaseException]) -> None:
         unconfirmed = [envelope for flight in self._confirms.open_flights for envelope in flight.envelopes]
+        self._is_lost = True
+        self._let_go()
         self._stop(lost_fault(lost.result(), self._url, unconfirmed))
+
+    def _let_go(self) -> None:
+        if not self._routed.done():
+            self._routed.set_result(None)
 
     def _stop(self, failure: PGEventsError) -> None:
         self._failure = self._failure or failure

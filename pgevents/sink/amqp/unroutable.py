@@ -2,14 +2,14 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 import orjson
 
-from pgevents.errors import SinkUnavailable
+from pgevents.errors import SinkUnavailable, Unroutable
 from pgevents.event import Envelope
 from pgevents.sink._lines import Lines, open_lines
 from pgevents.sink.amqp.confirm import Flight, Owner
@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 
 REPEAT_S = 10.0
 FIRST_DELAY_S, LAST_DELAY_S = 1.0, 5.0
+# Then the slot is let go of: well before the stall time-out, which would close the sink and send all of it again.
+HOLD_S = 30.0
 REASON = "NO_ROUTE"
 _CLOSE_TIMEOUT_S = 3.0
 
@@ -65,6 +67,15 @@ class Warnings:
             "no queue is bound for these events, %s",
             self._outcome,
             extra={"exchange": self._exchange, "routing_key": topics[0], **others, "count": count},
+        )
+
+    def error(self, envelopes: Sequence[Envelope], *, routed: Awaitable[None]) -> Unroutable:
+        topics = sorted({envelope.address.topic for envelope in envelopes})
+        return Unroutable(
+            f"no queue of exchange {self._exchange} is bound for {topics[0]}"
+            + (f" and {len(topics) - 1} more routing keys" if topics[1:] else ""),
+            hint="Bind a queue, leave the table out, or choose --on-unroutable park or drop.",
+            routed=routed,
         )
 
     def routed(self, count: int) -> None:

@@ -1,0 +1,68 @@
+"""A stream whose events no queue is bound for: it holds them, lets go of the slot, and goes on by itself."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any
+
+import orjson
+import psycopg2
+import pytest
+
+from pgevents import slot
+from pgevents.app import Streaming, supervise
+from pgevents.settings import Settings
+from pgevents.sink.amqp import sink as amqp_sink
+from tests.contract.amqp import bind, stored
+
+DEADLINE_S = 30.0
+
+
+async def until(condition: Callable[[], bool], running: asyncio.Future[None]) -> None:
+    ends_at = time.monotonic() + DEADLINE_S
+    while not await asyncio.to_thread(condition):
+        assert time.monotonic() < ends_at
+        if running.done():
+            running.result()
+        await asyncio.sleep(0.05)
+
+
+def test_the_slot_is_let_go_of_while_no_queue_is_bound(
+    database15: str, vhost: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With one routed table and one unrouted, the routed events are not sent again and again."""
+    monkeypatch.setattr(amqp_sink, "HOLD_S", 0.5)
+    name = str(psycopg2.extensions.parse_dsn(database15)["dbname"])
+    bind(vhost, "bound", "public.bound.*")
+    settings = Settings(dsn=database15, slot=name, create_slot=True, sink=vhost, retry_max_s=0.5)
+    streaming = Streaming(settings, until=None, dry_run=False, say=lambda _line: None)
+
+    def is_read() -> bool:
+        return slot.status(database15, name).active
+
+    async def scenario() -> None:
+        running = asyncio.ensure_future(supervise(streaming))
+        await until(lambda: streaming.is_open, running)
+        with closing(psycopg2.connect(database15)) as connection:
+            connection.autocommit = True
+            connection.cursor().execute(
+                "create table bound (id int primary key); create table unbound (id int primary key)"
+            )
+            connection.cursor().execute("insert into unbound values (1); insert into bound values (2)")
+        await until(lambda: not streaming.is_open and not is_read(), running)
+        bind(vhost, "late", "public.unbound.*")
+        before = streaming.progress.acknowledged
+        await until(lambda: streaming.is_open and streaming.progress.acknowledged > before, running)
+        streaming.stop.set()
+        await running
+
+    asyncio.run(scenario())
+
+    assert {event["table"] for event in map(event_of, stored(vhost, "late"))} == {"unbound"}
+    assert 1 <= len(stored(vhost, "bound")) <= 2
+
+
+def event_of(message: tuple[object, bytes]) -> dict[str, Any]:
+    event: dict[str, Any] = orjson.loads(message[1])
+    return event
