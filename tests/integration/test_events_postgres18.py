@@ -15,7 +15,7 @@ def test_auto_falls_back_to_pgoutput_and_says_why(database18: str) -> None:
     assert report.plugin == "pgoutput"
     assert report.notes[:2] == ("created publication pgevents", "created slot auto18 for pgoutput")
     assert report.notes[2].startswith(
-        ("because output_plugin_libraries allows only", "because could not access file")
+        ("no wal2json: output_plugin_libraries allows only", "no wal2json: could not access file")
     )
 
 
