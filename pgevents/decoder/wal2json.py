@@ -105,7 +105,8 @@ class Wal2jsonDecoder:
             layout = self._layouts.learn(message, columns, None)
         if not layout.published:
             return None
-        return Change("insert", layout.relation, self._trim(layout, payload, new, None)[0], None)
+        self._trim(layout, payload, new)
+        return Change("insert", layout.relation, new, None)
 
     def _update(self, message: Message, payload: bytes) -> Change | None:
         columns = message["columns"]
@@ -123,8 +124,8 @@ class Wal2jsonDecoder:
             layout = self._layouts.learn(message, columns, identity)
         if not layout.published:
             return None
-        new_row, old_row = self._trim(layout, payload, new, old)
-        return Change("update", layout.relation, new_row, old_row)
+        self._trim(layout, payload, new, old)
+        return Change("update", layout.relation, new, old)
 
     def _delete(self, message: Message, payload: bytes) -> Change | None:
         identity = message["identity"]
@@ -134,23 +135,19 @@ class Wal2jsonDecoder:
             layout = self._layouts.learn(message, None, identity)
         if not layout.published:
             return None
-        return Change("delete", layout.relation, None, self._trim(layout, payload, None, old)[1])
+        self._trim(layout, payload, old)
+        return Change("delete", layout.relation, None, old)
 
-    def _trim(
-        self, layout: Layout, payload: bytes, new: Row | None, old: Row | None
-    ) -> tuple[Row | None, Row | None]:
+    def _trim(self, layout: Layout, payload: bytes, *rows: Row) -> None:
         """Give numbers their exact digits back and drop generated columns, which pgoutput does not send."""
         if not self._quoted:
             if layout.numerics:
-                _restore_digits((new, old), layout.numerics, payload)
+                _restore_digits(rows, layout.numerics, payload)
             if layout.reals:
-                _restore_signs((new, old), layout.reals, payload)
+                _restore_signs(rows, layout.reals, payload)
         for name in layout.generated:
-            if new is not None:
-                new.pop(name, None)
-            if old is not None:
-                old.pop(name, None)
-        return new, old
+            for row in rows:
+                row.pop(name, None)
 
     def _truncate(self, message: Message) -> Truncate | None:
         schema, name = message["schema"], message["table"]
@@ -172,30 +169,35 @@ def _parsed(payload: bytes) -> Message:
     return message
 
 
-def _restore_digits(rows: tuple[Row | None, ...], names: tuple[str, ...], payload: bytes) -> None:
+def _restore_digits(rows: tuple[Row, ...], names: tuple[str, ...], payload: bytes) -> None:
     """Replace what orjson made of each numeric by its text; rows and columns stand in the payload's order."""
     at = 0
     for row in rows:
-        if row is not None:
-            for name in names:
-                if name in row:
-                    start = payload.index(_NUMERIC_VALUE, at) + len(_NUMERIC_VALUE)
-                    at = payload.index(b"}", start)
-                    if row[name] is not None:
-                        row[name] = payload[start:at].decode()
+        for name in names:
+            if name in row:
+                start = payload.index(_NUMERIC_VALUE, at) + len(_NUMERIC_VALUE)
+                at = payload.index(b"}", start)
+                if row[name] is not None:
+                    row[name] = payload[start:at].decode()
 
 
-def _restore_signs(rows: tuple[Row | None, ...], names: tuple[str, ...], payload: bytes) -> None:
+def _restore_signs(rows: tuple[Row, ...], names: tuple[str, ...], payload: bytes) -> None:
     """Give the zeros that PostgreSQL printed as ``-0`` their text back, which orjson reads as the integer 0.
 
     As text, because a column is compared with its old value before it is converted, and -0.0 equals 0.
     """
-    if not any(0 in map(row.get, names) for row in rows if row is not None):
-        return
+    for row in rows:
+        for name in names:
+            if row.get(name) == 0:
+                _restore_every_sign(rows, names, payload)
+                return
+
+
+def _restore_every_sign(rows: tuple[Row, ...], names: tuple[str, ...], payload: bytes) -> None:
     values = iter(_REAL_VALUES(payload))
     for row in rows:
         for name in names:
-            if row is not None and name in row and next(values) == b"-0":
+            if name in row and next(values) == b"-0":
                 row[name] = "-0"
 
 
