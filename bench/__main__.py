@@ -1,4 +1,4 @@
-"""``python -m bench``: every figure the README names, in one run, on private servers."""
+"""``python -m bench``: speed, latency and memory, all in one run, on private servers."""
 
 import json
 import shutil

@@ -17,11 +17,12 @@ from pgevents.interfaces import Sink
 from pgevents.lsn import NOWHERE, Lsn
 from pgevents.mask import mask_dsn
 from pgevents.pipeline import Limits, Pipeline, Progress
-from pgevents.postgres import in_thread
 from pgevents.session import Stream, open_sink, open_stream, routing_key
 from pgevents.settings import Settings
 from pgevents.shape import Shape
 from pgevents.slot import SlotReport, current_lsn, prepare, resume
+from pgevents.surprise import surprises_named
+from pgevents.thread import in_thread
 from pgevents.version import VERSION
 
 logger = logging.getLogger(__name__)
@@ -95,25 +96,11 @@ async def supervise(streaming: "Streaming") -> None:
         before = streaming.progress.acknowledged
         with attempt:
             try:
-                await streaming.session()
-            except PGEventsError:
-                raise
-            except Exception as error:
-                raise _surprise(error) from error
+                with surprises_named():
+                    await streaming.session()
             finally:
                 if streaming.progress.acknowledged > before:
                     attempt.retry_state.attempt_number = 1
-
-
-def _surprise(error: Exception) -> PGEventsError:
-    """What we did not foresee stops the stream. Its text may hold row values and goes to the debug log alone."""
-    logger.debug("unforeseen", exc_info=error)
-    causes = error.exceptions if isinstance(error, ExceptionGroup) else (error,)
-    kinds = ", ".join(sorted({type(cause).__name__ for cause in causes}))
-    return PGEventsError(
-        f"an unforeseen {kinds} ended the stream",
-        hint="Nothing unconfirmed was acknowledged. Run it with --log-level debug and report what it shows.",
-    )
 
 
 def _say_retry(state: RetryCallState) -> None:

@@ -112,11 +112,11 @@ def tail(config: str | None, queue: str | None, bind: tuple[str, ...], *, as_jso
     from pgevents.tail import tail_database, tail_queue
 
     if not (queue or bind or flags["sink"]):
-        asyncio.run(tail_database(settings, as_json=as_json, write=click.echo))
+        asyncio.run(tail_database(settings, as_json=as_json, say=_say))
         return
     _require_broker(settings)
     bindings = bind or (() if queue else ("#",))
-    tail_queue(settings, queue=queue, bindings=bindings, as_json=as_json, write=click.echo)
+    tail_queue(settings, queue=queue, bindings=bindings, as_json=as_json, say=_say)
 
 
 def _require_broker(settings: Settings) -> None:

@@ -1,23 +1,30 @@
 """Settings resolved from flags, environment and file; each value remembers where it came from."""
 
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import quote
 
 from pgevents import libpq
 from pgevents.errors import ConfigError
-from pgevents.mask import HIDDEN, mask_dsn, mask_url
+from pgevents.mask import HIDDEN, mask_dsn
 from pgevents.settings import OPTIONS, PREFIX, Option, Settings, nearest
-
-__all__ = ["Resolution", "Settings", "mask_dsn", "mask_url", "resolve"]
 
 DEFAULT_FILE = "pgevents.toml"
 FILE_VARIABLE = PREFIX + "CONFIG"
 EXCHANGE_VARIABLE = "RABBITMQ_EXCHANGE"
 PASSWORD_VARIABLE = "PGPASSWORD"  # noqa: S105 - the name of a variable
+NOT_OPTIONS = (PREFIX + "PG_BIN", PREFIX + "PYTHON")
+"""Variables of ours that the demo, the tests and the Makefile read."""
+
+# Kubernetes tells every container where the Services of its namespace are: of one that is named pgevents, or
+# pgevents-something, in variables that look like ours. Of PORT alone the value tells: tcp://10.0.0.1:5432.
+_SERVICE_LINK = re.compile(
+    PREFIX + r"(?:\w+_)?(?:SERVICE_(?:HOST|PORT(?:_\w+)?)=|PORT_\d+_(?:TCP|UDP|SCTP)(?:_\w+)?=|PORT=\w+://)"
+)
 
 Environment = Mapping[str, str]
 
@@ -115,6 +122,7 @@ def _reason(error: OSError | UnicodeDecodeError) -> str:
 
 def _known_variables() -> Iterator[str]:
     yield FILE_VARIABLE
+    yield from NOT_OPTIONS
     for option in OPTIONS:
         yield option.variables[0]
         if option.limits.secret:
@@ -123,8 +131,8 @@ def _known_variables() -> Iterator[str]:
 
 def _refuse_unknown_variables(environment: Environment) -> None:
     known = set(_known_variables())
-    for name in sorted(environment):
-        if name.startswith(PREFIX) and name not in known:
+    for name, value in sorted(environment.items()):
+        if name.startswith(PREFIX) and name not in known and not _SERVICE_LINK.match(f"{name}={value}"):
             raise ConfigError(f"unknown environment variable {name}", hint=nearest(name, known))
 
 
@@ -162,10 +170,7 @@ def _add_exchange(values: dict[str, Any], origins: dict[str, str], environment: 
 
 
 def _names_exchange(url: str) -> bool:
-    try:
-        return "exchange" in parse_qs(urlsplit(url).query, keep_blank_values=True)
-    except ValueError:
-        return True  # what cannot be taken apart is left as it is, for the sink to refuse
+    return any(part.partition("=")[0] == "exchange" for part in url.partition("?")[2].split("&"))
 
 
 def _add_password(values: dict[str, Any], origins: dict[str, str], environment: Environment) -> None:

@@ -32,6 +32,13 @@ class Source(Protocol):
 class Catalog(Protocol):
     """What the stream itself does not say about types, tables and origins."""
 
+    def begin(self, xid: int) -> None:
+        """What is asked from here on is about a transaction that committed as ``xid``.
+
+        The server sends a commit once it is flushed, which may be before others can see it.
+        """
+        ...
+
     def type(self, oid: int) -> PgType:
         """The shape of a type; a plain PgType when it is a scalar or unknown."""
         ...
@@ -65,13 +72,15 @@ class Codec(Protocol):
 class SinkOptions:
     """What a sink may be told besides its URL; a sink ignores what does not concern it.
 
-    ``on_unroutable``: ``wait`` holds until a queue is bound, ``park`` appends to ``park_file``, ``drop`` counts
-    and forgets. ``declare``: whether the sink may create what it publishes to.
+    ``on_unroutable``: ``wait`` holds until a queue is bound, and raises Unroutable after ``hold_s``; ``park``
+    appends to ``park_file``; ``drop`` counts and forgets. ``declare``: whether the sink may create what it
+    publishes to.
     """
 
     declare: bool = True
     on_unroutable: str = "wait"
     park_file: str = "pgevents-parked.ndjson"
+    hold_s: float = 30.0
 
 
 class Sink(Protocol):

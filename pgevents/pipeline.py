@@ -111,7 +111,7 @@ class Pipeline:
             (self._reading, self._ends_at if self.gate.inside else now),
             (self._settling, self._ends_at),
         ):
-            if waiting is not None:
+            if waiting is not None and not waiting.expired():
                 waiting.reschedule(until)
 
     def _batches(self, messages: Sequence[RawMessage | Keepalive]) -> Iterator[Batch]:

@@ -1,21 +1,18 @@
-"""Connections to PostgreSQL, and waiting for what blocks on them."""
+"""Connections to PostgreSQL."""
 
 import asyncio
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import Any, ParamSpec, Self, TypeVar
+from typing import Any, Self
 
 import psycopg2
 import psycopg2.extensions
 import psycopg2.extras
 
 from pgevents.fault import translated
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 # What decides how values print, so that no default of a role or database changes an event. The timeouts are
 # off because a role's statement_timeout would end the replication command.
@@ -46,13 +43,21 @@ DEFAULTS: dict[str, Any] = {
 
 def connect_replication(dsn: str) -> Any:
     """A logical replication connection with every output-relevant setting pinned."""
-    pinned = " ".join(f"-c {name}={value}" for name, value in PINNED_SETTINGS.items())
-    given = psycopg2.extensions.parse_dsn(dsn).get("options") or os.environ.get("PGOPTIONS", "")
     return _connect(
         dsn,
-        options=f"{given} {pinned}".strip(),
+        options=_options(dsn, PINNED_SETTINGS),
         connection_factory=psycopg2.extras.LogicalReplicationConnection,
     )
+
+
+def _options(dsn: str, pinned: Mapping[str, str]) -> str:
+    """The options that are given, and behind them, where they win, the settings that must hold."""
+    try:
+        given = psycopg2.extensions.parse_dsn(dsn).get("options")
+    except psycopg2.Error as error:
+        raise translated(error) from error
+    given = given or os.environ.get("PGOPTIONS", "")
+    return " ".join([given, *(f"-c {name}={value}" for name, value in pinned.items())]).strip()
 
 
 def quoted(*names: str) -> str:
@@ -94,31 +99,13 @@ class Sql:
     @contextmanager
     def _cursor(self, plugin: str = "") -> Iterator[Any]:
         if self._connection is None or self._connection.closed:
-            self._connection = _connect(self._dsn)
+            self._connection = _connect(self._dsn, options=_options(self._dsn, {"statement_timeout": "0"}))
             self._connection.autocommit = True
         try:
             with self._connection.cursor() as cursor:
                 yield cursor
         except psycopg2.Error as error:
             raise translated(error, plugin=plugin) from error
-
-
-async def in_thread(function: Callable[P, T], /, *arguments: P.args, **keywords: P.kwargs) -> T:
-    """Await a call that blocks. Unlike ``asyncio.to_thread``, a cancelled call does not hold up the exit.
-
-    Otherwise a server that does not answer would keep us for its connect_timeout after a stop.
-    """
-    outcome: Future[T] = Future()
-    outcome.set_running_or_notify_cancel()
-
-    def call() -> None:
-        try:
-            outcome.set_result(function(*arguments, **keywords))
-        except BaseException as error:  # noqa: BLE001 - it is raised where the call is awaited
-            outcome.set_exception(error)
-
-    threading.Thread(target=call, daemon=True).start()
-    return await asyncio.wrap_future(outcome)
 
 
 def _connect(dsn: str, **more: Any) -> Any:

@@ -7,23 +7,53 @@ from pgevents.filters import TableFilter
 from pgevents.postgres import Sql, quoted
 from pgevents.table import streamable
 
+WILDCARDS = frozenset("*?[")
+
+# A partition is published through its parents, and pg_publication_tables lists either.
+_HELD = """
+select n.nspname, c.relname from pg_catalog.pg_publication_tables p
+join pg_catalog.pg_class t on t.oid = (quote_ident(p.schemaname) || '.' || quote_ident(p.tablename))::regclass
+join pg_catalog.pg_class c on c.oid = t.oid or c.oid in (
+    select relid from pg_catalog.pg_partition_tree(t.oid)
+    union select relid from pg_catalog.pg_partition_ancestors(t.oid))
+join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+where p.pubname = %s
+"""
+
 
 def exists(sql: Sql, publication: str) -> bool:
     return bool(sql.rows("select 1 from pg_catalog.pg_publication where pubname = %s", publication))
 
 
 def check(sql: Sql, publication: str, tables: Sequence[str]) -> None:
-    """Raises SourceRefused, with the statement that would help, when there is no such publication."""
+    """Raises SourceRefused, with the statement that would help, when it is not there or lacks a table asked for."""
     if not exists(sql, publication):
         raise SourceRefused(
             f"there is no publication {publication}",
             hint=f"Stream with --create-slot, or run: {statement(sql, publication, tables)}",
         )
+    lacking = unpublished(sql, publication, tables)
+    if lacking:
+        names = ", ".join(quoted(*table) for table in lacking)
+        raise SourceRefused(
+            f"publication {publication} lacks {'.'.join(lacking[0])}, which --table asks for"
+            + (f", and {len(lacking) - 1} more" if lacking[1:] else ""),
+            hint=f"Run: ALTER PUBLICATION {quoted(publication)} ADD TABLE {names}",
+        )
+
+
+def unpublished(sql: Sql, publication: str, tables: Sequence[str]) -> list[tuple[str, str]]:
+    """The tables that the patterns match and the publication does not hold. Without patterns it decides alone."""
+    if not tables:
+        return []
+    held = set(sql.rows(_HELD, publication))
+    return [table for table in streamable(sql) if TableFilter(tables)(*table) and table not in held]
 
 
 def ensure(sql: Sql, publication: str, tables: Sequence[str]) -> tuple[str, ...]:
     """Create the publication if it is missing, and say so. Raises PrivilegeError, with the statement to run."""
     if exists(sql, publication):
+        check(sql, publication, tables)
         return ()
     wanted = statement(sql, publication, tables)
     try:
@@ -37,8 +67,8 @@ def ensure(sql: Sql, publication: str, tables: Sequence[str]) -> tuple[str, ...]
 
 
 def statement(sql: Sql, publication: str, tables: Sequence[str]) -> str:
-    """What publishes the tables that the patterns match now, or all tables without patterns."""
-    if not tables:
+    """What publishes the tables named, or all tables where a pattern may match one that is created later."""
+    if not tables or any(set(pattern) & WILDCARDS for pattern in tables):
         return f"CREATE PUBLICATION {quoted(publication)} FOR ALL TABLES"
     keep = TableFilter(tables)
     listed = (quoted(*table) for table in streamable(sql) if keep(*table))

@@ -7,18 +7,18 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from pkgutil import iter_modules
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import unquote
 
 import pgevents.sink
 from pgevents.decoder.pgoutput import PgoutputDecoder
 from pgevents.decoder.wal2json import Wal2jsonDecoder
 from pgevents.errors import ConfigError, PGEventsError
 from pgevents.interfaces import Decoder, Sink, SinkOptions
-from pgevents.postgres import in_thread
 from pgevents.routing import DEFAULT_TEMPLATE, RoutingKey
 from pgevents.settings import Settings
 from pgevents.source.catalog import SqlCatalog
 from pgevents.source.replication import ReplicationSource, Session, connect_session, start
+from pgevents.thread import in_thread
 
 # One scheme of one module: what differs between them is in the URL.
 _TLS_SCHEMES = {"amqps": "amqp"}
@@ -65,7 +65,11 @@ async def open_sink(settings: Settings) -> Sink:
         )
     routing_key(settings.sink)  # a template that cannot be filled is refused before anything is opened
     options = SinkOptions(
-        declare=settings.declare, on_unroutable=settings.on_unroutable, park_file=settings.park_file
+        declare=settings.declare,
+        on_unroutable=settings.on_unroutable,
+        park_file=settings.park_file,
+        # Before the stall time-out, which would close the sink and send all of it again.
+        hold_s=min(SinkOptions().hold_s, settings.stall_timeout_s / 2),
     )
     sink: Sink = await import_module(schemes[scheme]).open(settings.sink, options)
     return sink
@@ -73,7 +77,9 @@ async def open_sink(settings: Settings) -> Sink:
 
 def routing_key(url: str) -> RoutingKey:
     """The routing key template of a sink URL's ``routing_key`` parameter."""
-    return RoutingKey(dict(parse_qsl(urlsplit(url).query)).get("routing_key", DEFAULT_TEMPLATE))
+    # Not urlsplit: it fails on a [ in a password, takes # for the end, and + for a blank.
+    pairs = (part.partition("=") for part in url.partition("?")[2].split("&"))
+    return RoutingKey({name: unquote(value) for name, _, value in pairs}.get("routing_key") or DEFAULT_TEMPLATE)
 
 
 @dataclass(frozen=True, slots=True)

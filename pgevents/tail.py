@@ -4,69 +4,80 @@ import asyncio
 import os
 import signal
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import orjson
 import pika
+from pika.adapters.utils.connection_workflow import AMQPConnectorException, AMQPConnectorStackTimeout
 
 from pgevents.app import pipeline_of
 from pgevents.batch import Batch
 from pgevents.errors import PluginRefused, SinkError, SinkRefused, SinkUnavailable
+from pgevents.interfaces import Sink, SinkOptions
 from pgevents.pipeline import Progress
-from pgevents.postgres import in_thread
 from pgevents.session import Stream, open_stream
 from pgevents.settings import Settings
+from pgevents.sink import stdout
 from pgevents.sink.amqp.connection import connection_parameters
 from pgevents.sink.amqp.fault import connect_fault, declare_fault
-from pgevents.sink.amqp.url import AmqpUrl, parse
+from pgevents.sink.amqp.url import AmqpUrl, BrokerAddress, parse
 from pgevents.slot import PLUGINS, check_temporary
-from pgevents.view import line_of
+from pgevents.surprise import surprises_named
+from pgevents.thread import in_thread
+from pgevents.view import line_of, printable
 
-Write = Callable[[str], None]
-"""Takes one line for standard output."""
+PREFETCH = 500
+"""Most events the broker hands over ahead of what was shown: without it, all that is in the queue."""
+
+Say = Callable[[str], None]
+"""Takes one line for the person at the terminal."""
 
 
 class ViewSink:
-    """Shows each event and confirms it at once."""
+    """Makes a readable line of each event, for a sink that writes lines."""
 
-    def __init__(self, write: Write, *, as_json: bool) -> None:
-        self._write = write
-        self._as_json = as_json
+    def __init__(self, lines: Sink) -> None:
+        self._lines = lines
 
     def publish(self, batch: Batch) -> Awaitable[None]:
-        for envelope in batch.envelopes:
-            self._write(shown(envelope.body, as_json=self._as_json))
-        confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        confirmed.set_result(None)
-        return confirmed
+        shown = [envelope._replace(body=readable(envelope.body)) for envelope in batch.envelopes]
+        return self._lines.publish(Batch(shown, batch.end_lsn))
 
     async def close(self) -> None:
-        """There is nothing to let go of."""
+        await self._lines.close()
 
 
-def shown(body: bytes, *, as_json: bool) -> str:
-    """The body itself, or a line for a person. A body that is no event of ours is shown as it is."""
-    text = body.decode(errors="replace")
-    if as_json:
-        return text
+def readable(body: bytes) -> bytes:
+    """A line for a person. A body that is no event of ours is shown as it is, without control characters."""
     try:
-        return line_of(orjson.loads(body))
-    except (ValueError, KeyError, TypeError):
-        return text
+        return line_of(orjson.loads(body)).encode()
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return printable(body.decode(errors="replace")).encode()
 
 
-async def tail_database(settings: Settings, *, as_json: bool, write: Write) -> None:
-    """Show what is committed from now on until a signal; the temporary slot goes with the connection."""
+async def tail_database(settings: Settings, *, as_json: bool, say: Say) -> None:
+    """Show what is committed from now on until a signal; the temporary slot goes with the connection.
+
+    Raises PGEventsError; SinkRefused when standard output is closed.
+    """
+    with surprises_named():
+        lines = await stdout.open("stdout:", SinkOptions())
+        sink: Sink = lines if as_json else ViewSink(lines)
+        try:
+            await _show_commits(settings, sink, say)
+        finally:
+            await sink.close()
+
+
+async def _show_commits(settings: Settings, sink: Sink, say: Say) -> None:
     stream, plugin = await _open_temporary(settings)
     try:
-        write_hint = f"Ready: plug-in {plugin}, temporary slot, nothing stays behind. Ctrl-C ends it."
-        os.write(2, (write_hint + "\n").encode())
-        sink = ViewSink(write, as_json=as_json)
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
+        say(f"Ready: plug-in {plugin}, temporary slot, nothing stays behind. Ctrl-C ends it.")
         await pipeline_of(settings, stream, sink, Progress()).run(stop)
     finally:
         await stream.close()
@@ -97,49 +108,74 @@ async def _open(settings: Settings, plugin: str) -> Stream:
     )
 
 
-def tail_queue(
-    settings: Settings, *, queue: str | None, bindings: tuple[str, ...], as_json: bool, write: Write
-) -> None:
+def tail_queue(settings: Settings, *, queue: str | None, bindings: tuple[str, ...], as_json: bool, say: Say) -> None:
     """Show what arrives in a queue until a signal, and acknowledge it.
 
     Without ``queue`` a temporary one is bound to the exchange of the sink URL by ``bindings``. A named queue is
-    declared, durable, only when bindings are given with it; else it must exist. Raises SinkError.
+    declared, durable, only when bindings are given with it; else it must exist. Raises PGEventsError.
     """
     url = parse(settings.sink)
-    with _channel(url) as channel, _broker_faults(url, queue):
+    lines = stdout.standard_output()
+    with surprises_named(), _broker_faults(url, queue), _channel(url) as channel:
         name = _queue(channel, url, queue, bindings)
-        os.write(2, f"Ready: queue {name}. Ctrl-C ends it.\n".encode())
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
-            for method, _properties, body in channel.consume(name):
-                write(shown(body, as_json=as_json))
-                channel.basic_ack(method.delivery_tag)
+            say(f"Ready: queue {name}. Ctrl-C ends it.")
+            for body in _bodies(channel, name):
+                lines.append((_one_line(body) if as_json else readable(body)) + b"\n")
         except KeyboardInterrupt:
             channel.cancel()
-        else:
-            raise SinkUnavailable(
-                f"RabbitMQ ended the reading of queue {name}",
-                hint="The queue was deleted, or the node that holds it went away.",
-            )
+
+
+def _bodies(channel: Any, queue: str) -> Iterator[bytes]:
+    """What arrives, each acknowledged when the next is asked for. Raises SinkUnavailable when the queue goes away."""
+    channel.basic_qos(prefetch_count=PREFETCH)
+    for method, _properties, body in channel.consume(queue):
+        yield body
+        channel.basic_ack(method.delivery_tag)
+    raise SinkUnavailable(
+        f"RabbitMQ ended the reading of queue {queue}",
+        hint="The queue was deleted, or the node that holds it went away.",
+    )
+
+
+def _one_line(body: bytes) -> bytes:
+    # In JSON a line break can only be white space.
+    return body.replace(b"\n", b" ")
 
 
 @contextmanager
 def _channel(url: AmqpUrl) -> Iterator[Any]:
     """A channel on the first address that answers."""
+    connection = _connect(url)
+    try:
+        yield connection.channel()
+    finally:
+        # The broker that went away hears no goodbye.
+        with suppress(pika.exceptions.AMQPError):
+            connection.close()
+
+
+def _connect(url: AmqpUrl) -> Any:
     faults: list[SinkError] = []
     for address in url.addresses:
         try:
-            connection = pika.BlockingConnection(connection_parameters(url, address))
-        except pika.exceptions.AMQPError as error:
-            faults.append(connect_fault(error, url, address))
-            continue
-        try:
-            yield connection.channel()
-        finally:
-            if connection.is_open:
-                connection.close()
-        return
+            return _dial(url, address)
+        except SinkError as fault:
+            faults.append(fault)
     raise faults[-1]
+
+
+def _dial(url: AmqpUrl, address: BrokerAddress) -> Any:
+    parameters = connection_parameters(url, address)
+    # A socket that connects in time may still never say a word: the second one is for TLS and the handshake.
+    parameters.socket_timeout = parameters.stack_timeout = url.connection_timeout_s
+    try:
+        return pika.BlockingConnection(parameters)
+    except AMQPConnectorStackTimeout as error:
+        raise connect_fault(TimeoutError(), url, address) from error
+    except (pika.exceptions.AMQPError, AMQPConnectorException, OSError) as error:
+        raise connect_fault(error, url, address) from error
 
 
 @contextmanager

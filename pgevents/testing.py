@@ -36,6 +36,9 @@ class MemoryCatalog:
     tables: Mapping[tuple[str, str], TableFacts] = field(default_factory=dict)
     origins: Mapping[int, str] = field(default_factory=dict)
 
+    def begin(self, xid: int) -> None:
+        """What it knows is always to be seen."""
+
     def type(self, oid: int) -> PgType:
         return self.types.get(oid, PgType())
 

@@ -1,12 +1,13 @@
 """An event as one readable line: when, what, which row, and what changed."""
 
-import os
 import sys
 from collections.abc import Mapping
 from typing import Any
 
 import click
 import orjson
+
+from pgevents.log import shows_colour
 
 WIDTH = 60
 """Longest value shown, in characters."""
@@ -17,19 +18,22 @@ _COLOURS = {"insert": "green", "update": "yellow", "delete": "red", "truncate": 
 def line_of(event: Mapping[str, Any]) -> str:
     """``08:36:07.123  UPDATE    public.orders #42  status: open → paid  16/B374D848``.
 
-    Takes an event in the native format, parsed. Raises KeyError or TypeError for anything else.
+    Takes an event in the native format, parsed. Raises LookupError, TypeError or AttributeError for anything else.
     """
     tx = event["tx"]
     clock = (tx["committed_at"] or "")[11:23] or "-"
     op = f"{event['op'].upper():<8}"
-    parts = [f"{clock:<12}", _coloured(op, event["op"]), _subject(event), _detail(event), tx["lsn"]]
-    return "  ".join(part for part in parts if part)
+    clock, op, subject, detail, lsn = map(printable, (f"{clock:<12}", op, _subject(event), _detail(event), tx["lsn"]))
+    return "  ".join(part for part in (clock, _coloured(op, event["op"]), subject, detail, lsn) if part)
+
+
+def printable(text: str) -> str:
+    """The text with a dot for each character that would move the cursor, colour the screen or start a line."""
+    return "".join(char if char.isprintable() else "·" for char in text)
 
 
 def _coloured(text: str, op: str) -> str:
-    if sys.stdout.isatty() and not os.environ.get("NO_COLOR"):
-        return click.style(text, fg=_COLOURS.get(op))
-    return text
+    return click.style(text, fg=_COLOURS.get(op)) if shows_colour(sys.stdout) else text
 
 
 def _subject(event: Mapping[str, Any]) -> str:
@@ -52,5 +56,4 @@ def _detail(event: Mapping[str, Any]) -> str:
 
 def _short(value: Any) -> str:
     text = value if isinstance(value, str) else orjson.dumps(value).decode()
-    text = "".join(char if char.isprintable() else "·" for char in text)
     return text if len(text) <= WIDTH else text[: WIDTH - 1] + "…"

@@ -1,6 +1,6 @@
 """What logical replication delivers, in words that no output plug-in owns."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, NamedTuple
@@ -142,6 +142,3 @@ class TableFacts:
     index_key: tuple[str, ...]
     published: bool = True
     inline: frozenset[str] = frozenset()
-
-
-NO_TYPES: Mapping[int, PgType] = {}

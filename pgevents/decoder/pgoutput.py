@@ -113,6 +113,7 @@ class PgoutputDecoder:
         match chr(payload[0]):
             case "B":
                 self._begin = parse_begin(body)
+                self._catalog.begin(self._begin.xid)
                 return self._begin
             case "C":
                 return parse_commit(body)

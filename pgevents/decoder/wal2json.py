@@ -85,6 +85,7 @@ class Wal2jsonDecoder:
 
     def _begin(self, message: Message) -> Begin:
         origin = message.get("origin") or 0
+        self._catalog.begin(message["xid"])
         return Begin(
             message["xid"],
             _lsn(message["lsn"]),

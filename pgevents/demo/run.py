@@ -42,7 +42,8 @@ def run_demo(folder: Path, *, seconds: float, use_rabbitmq: bool, say: Say) -> S
     Leaves no process behind, whatever happens. Raises LaunchError when a server or the stream fails.
     """
     with ExitStack() as servers:
-        postgres = servers.enter_context(Postgres(folder / "postgres"))
+        # With a password: a port of 127.0.0.1 is open to every user of the machine.
+        postgres = servers.enter_context(Postgres(folder / "postgres", auth="scram-sha-256"))
         major, minor = postgres.version
         plugin = "wal2json" if postgres.has_wal2json else "pgoutput"
         say(f"PostgreSQL {major}.{minor} runs on port {postgres.port}; its changes are read through {plugin}.")

@@ -22,9 +22,7 @@ BANNER_DEADLINE_S = 3.0
 _CONFIRMED = re.compile(r"^done: .*confirmed=(\d+)", re.MULTILINE)
 
 
-def stream_command(dsn: str, sink: str) -> list[str]:
-    """The arguments after ``pgevents``."""
-    return ["stream", "--dsn", dsn, "--slot", SLOT, "--create-slot", "--exclude-table", EXCLUDED, "--sink", sink]
+_ARGUMENTS = ("stream", "--slot", SLOT, "--create-slot", "--exclude-table", EXCLUDED)
 
 
 class Stream:
@@ -37,9 +35,10 @@ class Stream:
     def start(cls, folder: Path, *, dsn: str, sink: str) -> Self:
         # In a folder of its own, so that no pgevents.toml of the user's is read.
         process = ServerProcess.start(
-            [sys.executable, "-m", "pgevents", *stream_command(dsn, sink)],
+            [sys.executable, "-m", "pgevents", *_ARGUMENTS],
             log_path=folder / "stream.log",
-            env=_environment(),
+            # Both hold a password, and a command line can be read by every user of the machine.
+            env=_environment() | {"PGEVENTS_DSN": dsn, "PGEVENTS_SINK": sink},
             cwd=folder,
             on_our_death=signal.SIGTERM,
         )

@@ -5,16 +5,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import click
 
 from pgevents.demo.consumer import Arrival
 from pgevents.demo.ledger import ChangeKey
+from pgevents.view import line_of
 
 SHOWN_EVERY_S = 0.4
-DETAILS_WIDTH = 44
-_COLOURS = {"insert": "green", "update": "yellow", "delete": "red"}
 
 Say = Callable[[str], object]
 
@@ -39,24 +37,8 @@ class LiveView:
 
 
 def one_line(arrival: Arrival) -> str:
-    """An event as a person reads it: time, operation, table, key, what is new, and how long it took."""
-    event = arrival.event
-    clock = event["tx"]["committed_at"].partition("T")[2][:12]
-    op = click.style(f"{event['op']:<6}", fg=_COLOURS.get(event["op"]))
-    where = f"{event['schema']}.{event['table']}"
-    key = " ".join(f"{name}={value}" for name, value in (event["key"] or {}).items())
-    return (
-        f"{clock}  {op}  {where:<16}  {key:<8}  {_details(event):<{DETAILS_WIDTH}} {arrival.latency_s * 1000:6.1f} ms"
-    )
-
-
-def _details(event: dict[str, Any]) -> str:
-    new, old = event["new"] or {}, event["old"] or {}
-    if event["changed"] is not None and event["op"] == "update":
-        text = ", ".join(f"{name}: {old[name]} → {new[name]}" for name in event["changed"])
-    else:
-        text = ", ".join(f"{name}: {value}" for name, value in new.items() if name not in (event["key"] or {}))
-    return text if len(text) <= DETAILS_WIDTH else text[: DETAILS_WIDTH - 1] + "…"
+    """An event as ``pgevents tail`` shows it, and how long it took."""
+    return f"{line_of(arrival.event)}  {arrival.latency_s * 1000:.1f} ms"
 
 
 @dataclass(frozen=True, slots=True)

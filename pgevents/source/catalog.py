@@ -1,7 +1,12 @@
 """What the stream does not say about types, tables and origins, read from the catalog when first needed."""
 
+import logging
+import time
+
 from pgevents.postgres import Sql
 from pgevents.wal import Column, PgType, TableFacts
+
+logger = logging.getLogger(__name__)
 
 _SHAPED_TYPES = """
 select t.oid, t.typbasetype, case when e.typarray = t.oid then t.typelem else 0 end, coalesce(e.typdelim, ',')
@@ -31,6 +36,16 @@ _BUILTIN_LIMIT = 16_384
 """Smaller OIDs are assigned by PostgreSQL itself (FirstNormalObjectId), so one look at start finds them all."""
 
 
+# A transaction holds the lock on its own xid until after others can see what it did.
+_STILL_COMMITTING = """
+select 1 from pg_catalog.pg_locks where locktype = 'transactionid' and transactionid = %s::text::xid and granted
+"""
+
+# A commit can be sent before it can be seen, by microseconds, or by as long as a synchronous standby takes.
+VISIBLE_WITHIN_S = 5.0
+_LOOK_AGAIN_S = 0.005
+
+
 class SqlCatalog:
     """The catalog through an ordinary connection, opened at the first question.
 
@@ -41,16 +56,23 @@ class SqlCatalog:
         self._sql = Sql(dsn)
         self._types: dict[int, PgType] = {}
         self._origins: dict[int, str | None] = {}
+        self._xid = 0
+
+    def begin(self, xid: int) -> None:
+        self._xid = xid
 
     def type(self, oid: int) -> PgType:
         if not self._types:
             self._types = {row[0]: PgType(*row[1:]) for row in self._sql.rows(_SHAPED_TYPES)}
         if oid not in self._types and oid >= _BUILTIN_LIMIT:
+            self._until_visible()
             found = self._sql.rows(_SHAPED_TYPES + "and t.oid = %s", oid)
-            self._types[oid] = PgType(*found[0][1:]) if found else PgType()
+            # What is not found is asked again: it is asked once a relation, and may be there next time.
+            return self._types.setdefault(oid, PgType(*found[0][1:])) if found else PgType()
         return self._types.get(oid, PgType())
 
     def table(self, schema: str, name: str) -> TableFacts | None:
+        self._until_visible()
         found = self._sql.rows(_TABLE, schema, name)
         if not found:
             return None
@@ -72,6 +94,16 @@ class SqlCatalog:
             found = self._sql.rows("select roname from pg_catalog.pg_replication_origin where roident = %s", number)
             self._origins[number] = found[0][0] if found else None
         return self._origins[number]
+
+    def _until_visible(self) -> None:
+        """Wait until what the transaction did to the catalog can be seen; blocks for ``VISIBLE_WITHIN_S`` at most."""
+        xid, self._xid = self._xid, 0
+        ends_at = time.monotonic() + VISIBLE_WITHIN_S
+        while xid and self._sql.rows(_STILL_COMMITTING, xid):
+            if time.monotonic() >= ends_at:
+                logger.warning("a commit that was sent cannot be seen yet", extra={"xid": xid})
+                return
+            time.sleep(_LOOK_AGAIN_S)
 
     def close(self) -> None:
         self._sql.close()

@@ -38,8 +38,11 @@ class Feedback:
         self._libpq = _libpq()
         self._connection = connection
 
-    def send(self, flushed: Lsn, *, reply: bool = False) -> None:
+    def send(self, flushed: Lsn, *, written: int, reply: bool = False) -> None:
         """Tell the server that everything before ``flushed`` may go; 0 tells only that we are alive.
+
+        ``written`` is how far we have read: the server pings a reader that has not reached the end of its WAL
+        again and again, as fast as it is answered. Nothing is forgotten for it.
 
         Raises SourceUnavailable when the connection does not take it.
         """
@@ -47,7 +50,7 @@ class Feedback:
             raise SourceUnavailable("the replication connection is closed")
         pgconn = self._connection.pgconn_ptr
         now = time.time_ns() // 1000 - _POSTGRES_EPOCH_US
-        message = _STATUS(b"r", flushed, flushed, flushed, now, reply)
+        message = _STATUS(b"r", max(written, flushed), flushed, flushed, now, reply)
         if self._libpq.PQputCopyData(pgconn, message, len(message)) != 1 or self._libpq.PQflush(pgconn):
             raise SourceUnavailable("the replication connection was lost while sending a status update")
 

@@ -215,7 +215,7 @@ class ReplicationSource:
             self._due = None
         self._sent_at = time.monotonic()
         try:
-            self._feedback.send(self._acknowledged, reply=reply)
+            self._feedback.send(self._acknowledged, written=self._cursor.wal_end, reply=reply)
         except SourceUnavailable as error:
             self._failure = error
             self._wake()

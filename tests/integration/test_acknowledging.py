@@ -16,6 +16,7 @@ from pgevents.lsn import Lsn
 from pgevents.pipeline import Progress
 from pgevents.session import Stream, open_stream
 from pgevents.settings import Settings
+from pgevents.source.feedback import Feedback
 
 ROWS_OF_C = 60_000
 PAUSE_S = 1.7
@@ -56,8 +57,8 @@ class PsycopgFeedback:
     def __init__(self, cursor: Any) -> None:
         self._cursor = cursor
 
-    def send(self, flushed: Lsn, *, reply: bool = False) -> None:
-        self._cursor.send_feedback(flush_lsn=flushed, reply=reply, force=True)
+    def send(self, flushed: Lsn, *, written: int, reply: bool = False) -> None:
+        self._cursor.send_feedback(write_lsn=written, flush_lsn=flushed, reply=reply, force=True)
 
 
 def psycopg_feedback(stream: Stream) -> None:
@@ -194,3 +195,39 @@ def test_a_sink_slower_than_wal_sender_timeout_keeps_its_connection(database15: 
             await stream.close()
 
         asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("plugin", ["wal2json", "pgoutput"])
+def test_an_unconfirmed_event_is_not_a_reason_to_talk(
+    database15: str, plugin: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server pings a reader that says it has not written what was sent, as fast as it is answered."""
+    create_slot(database15, plugin)
+    sent: list[Lsn] = []
+    send = Feedback.send
+
+    def counting(self: Feedback, flushed: Lsn, *, written: int, reply: bool = False) -> None:
+        sent.append(flushed)
+        send(self, flushed, written=written, reply=reply)
+
+    monkeypatch.setattr(Feedback, "send", counting)
+    with closing(psycopg2.connect(database15)) as connection:
+        connection.autocommit = True
+        connection.cursor().execute("insert into hazard (who) values ('A')")
+
+        async def scenario() -> None:
+            stream = await open_stream(database15, slot=slot_name(database15), plugin=plugin, publication="pgevents")
+            sink = WithholdingSink()
+            sink.seen.append("B")  # so that it confirms nothing
+            running = asyncio.ensure_future(pipeline_of(Settings(), stream, sink, Progress()).run(asyncio.Event()))
+            await until(lambda: "A" in sink.seen, running)
+            sent.clear()
+            await asyncio.wait({running}, timeout=2.0)
+            running.cancel()
+            await asyncio.wait({running})
+            await stream.close()
+
+        asyncio.run(scenario())
+
+    assert set(sent) == {Lsn(0)}
+    assert len(sent) < 40

@@ -9,8 +9,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import psycopg2
 import pytest
+from psycopg2.extensions import make_dsn, parse_dsn
 
 from pgevents.demo.postgres_binaries import wheel_binaries
 from pgevents.demo.process import descendants, eventually, private_folder
@@ -68,6 +71,16 @@ def figure(output: str, name: str) -> int:
 
 def command_line(pid: int) -> str:
     return Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
+
+
+def stream_of(demo: int) -> int:
+    (stream,) = [pid for pid in descendants(demo) if "\0stream\0" in command_line(pid)]
+    return stream
+
+
+def environment_of(pid: int) -> dict[str, str]:
+    pairs = Path(f"/proc/{pid}/environ").read_text().rstrip("\0").split("\0")
+    return {name: value for name, _, value in (pair.partition("=") for pair in pairs)}
 
 
 def nothing_runs_in(folder: Path) -> bool:
@@ -128,6 +141,23 @@ def test_ctrl_c_closes_the_shop_and_still_counts(tmp: Path) -> None:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_its_servers_let_nobody_else_in_and_no_password_is_seen(tmp: Path) -> None:
+    with demo(tmp, "--seconds", "0") as process:
+        read_until(process, "the shelves are filled")
+        given = environment_of(stream_of(process.pid))
+        login = parse_dsn(given["PGEVENTS_DSN"])
+        secrets = [login["password"], urlsplit(given["PGEVENTS_SINK"]).password or ""]
+        for wrong in ("", "guessed"):
+            with pytest.raises(psycopg2.OperationalError, match="password"):
+                psycopg2.connect(make_dsn("", **login | {"password": wrong, "passfile": os.devnull}))
+        shown = "".join(map(command_line, descendants(process.pid)))
+        process.send_signal(signal.SIGINT)
+        shown += finish(process)
+
+    assert process.returncode == 0, shown
+    assert [secret for secret in secrets if not secret or secret in shown] == []
+
+
 def test_a_demo_interrupted_while_servers_start_leaves_nothing(tmp: Path, number: signal.Signals, code: int) -> None:
     with demo(tmp) as process:
         read_until(process, "RabbitMQ starts")
@@ -141,8 +171,7 @@ def test_a_demo_interrupted_while_servers_start_leaves_nothing(tmp: Path, number
 def test_a_stream_that_is_killed_fails_the_demo_which_then_keeps_its_logs(tmp: Path) -> None:
     with demo(tmp, "--without-rabbitmq") as process:
         read_until(process, "the shelves are filled")
-        (stream,) = [pid for pid in descendants(process.pid) if "\0stream\0" in command_line(pid)]
-        os.kill(stream, signal.SIGKILL)
+        os.kill(stream_of(process.pid), signal.SIGKILL)
         output = finish(process)
 
     assert process.returncode == 1, output
