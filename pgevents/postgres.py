@@ -1,10 +1,7 @@
 """Connections to PostgreSQL."""
 
-import asyncio
 import os
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Self
 

@@ -89,18 +89,12 @@ def row_event(change: Change, plan: _Plan, transaction: Transaction, seq: int) -
     op, relation, new, old = change
     missing: list[str] = []
     changed: list[str] | None = None
-    if new is not None and len(new) != len(plan.names):
-        if plan.full and old is not None:
-            new = _filled(new, old, plan.names)
-        else:
-            missing = [name for name in plan.names if name not in new]
-    if new is not None and old is not None and plan.full:
-        # Compared as PostgreSQL printed them: embedded JSON has no equality of its own.
-        changed = [name for name in new if new[name] != old[name]]
-    for row in (new, old):
-        if row is not None:
-            _convert(row, plan.converters)
-    if op == "update" and old is None and new is not None:
+    if new is not None:
+        new, missing, changed = _compared(new, old, plan)
+        _convert(new, plan.converters)
+    if old is not None:
+        _convert(old, plan.converters)
+    elif op == "update" and new is not None:
         # pgoutput leaves out an old key that did not change.
         old = {name: new[name] for name in plan.key}
     return Event(
@@ -117,6 +111,16 @@ def row_event(change: Change, plan: _Plan, transaction: Transaction, seq: int) -
         transaction,
         seq,
     )
+
+
+def _compared(new: Row, old: Row | None, plan: _Plan) -> tuple[Row, list[str], list[str] | None]:
+    """The new image as complete as it can be, the columns it lacks, and those that changed where that is known."""
+    if old is None or not plan.full:
+        return new, [] if len(new) == len(plan.names) else [name for name in plan.names if name not in new], None
+    if len(new) != len(plan.names):
+        new = _filled(new, old, plan.names)
+    # Compared as PostgreSQL printed them: embedded JSON has no equality of its own.
+    return new, [], [name for name in new if new[name] != old[name]]
 
 
 def _filled(new: Row, old: Row, names: tuple[str, ...]) -> Row:

@@ -2,23 +2,22 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 
 from pgevents.batch import Batch
 from pgevents.errors import SinkError, SinkUnavailable
 from pgevents.sink._lines import Lines
-
-_CLOSE_TIMEOUT_S = 3.0
+from pgevents.sink._writer import Writer
 
 
 class LineSink:
     """A sink that writes one line an event. Batches that wait while others are written share one write and sync."""
 
-    def __init__(self, lines: Lines, name: str) -> None:
-        self._lines = lines
+    def __init__(self, writer: Writer, name: str) -> None:
+        self._writer = writer
         self._name = name
-        self._waiting: deque[tuple[bytes, asyncio.Future[None]]] = deque()
-        self._writer: asyncio.Task[None] | None = None
+        self._unwritten: deque[tuple[bytes, asyncio.Future[None]]] = deque()
+        self._writing: asyncio.Task[None] | None = None
         self._failure: SinkError | None = None
 
     def publish(self, batch: Batch) -> Awaitable[None]:
@@ -26,45 +25,48 @@ class LineSink:
         if self._failure:
             _fail(written, self._failure)
             return written
-        self._waiting.append((_joined(batch), written))
-        if self._writer is None:
-            self._writer = asyncio.create_task(self._write_waiting())
+        self._unwritten.append((_joined(batch), written))
+        if self._writing is None:
+            self._writing = asyncio.create_task(self._write_all())
         return written
 
     async def close(self) -> None:
         self._failure = self._failure or SinkUnavailable(f"{self._name} was closed")
-        self._lines.stop()
-        if self._writer:
-            await asyncio.wait({self._writer}, timeout=_CLOSE_TIMEOUT_S)
-        self._fail_waiting(self._failure)
-        if self._writer is None:
-            self._lines.close()
+        await self._writer.close()
+        if self._writing:
+            self._writing.cancel()
+        self._fail_unwritten(self._failure)
 
     def __str__(self) -> str:
         return self._name
 
-    async def _write_waiting(self) -> None:
-        while self._waiting and not self._failure:
-            taken = list(self._waiting)
-            self._waiting.clear()
-            await self._write(taken)
-        self._writer = None
-
-    async def _write(self, taken: list[tuple[bytes, asyncio.Future[None]]]) -> None:
+    async def _write_all(self) -> None:
         try:
-            await asyncio.to_thread(self._lines.append, b"".join(lines for lines, _ in taken))
+            while self._unwritten and not self._failure:
+                await self._write(len(self._unwritten))
         except SinkError as error:
-            self._failure = error
-            self._waiting.extendleft(reversed(taken))
-            self._fail_waiting(error)
-            return
-        for _, written in taken:
+            self._failure = self._failure or error
+            self._fail_unwritten(error)
+        self._writing = None
+
+    async def _write(self, count: int) -> None:
+        """The first ``count`` batches, all that there are: others may come meanwhile."""
+        await self._writer.append(b"".join(lines for lines, _ in self._unwritten))
+        for _ in range(count):
+            _, written = self._unwritten.popleft()
             if not written.done():
                 written.set_result(None)
 
-    def _fail_waiting(self, error: SinkError) -> None:
-        while self._waiting:
-            _fail(self._waiting.popleft()[1], error)
+    def _fail_unwritten(self, error: SinkError) -> None:
+        while self._unwritten:
+            _fail(self._unwritten.popleft()[1], error)
+
+
+async def open_sink(open_lines: Callable[[], Lines], name: str) -> LineSink:
+    """A sink over the lines that ``open_lines`` gives, which may block. Raises SinkError."""
+    writer = Writer(open_lines, name)
+    await writer.open()
+    return LineSink(writer, name)
 
 
 def _joined(batch: Batch) -> bytes:

@@ -1,7 +1,7 @@
 """Lines of JSON into a file, a pipe or a device; what is confirmed is whole and stays.
 
 A regular file is locked against a second writer, synced before anything is confirmed, and cut back to its last whole
-line when it is opened after a crash or a write failed: what is cut was never confirmed.
+line when it is opened after a crash or a write failed: what is cut was never confirmed, and never somebody else's.
 """
 
 import errno
@@ -41,10 +41,10 @@ class Lines(Protocol):
 
 
 class LineFile:
-    """A regular file, appended to and synced."""
+    """A regular file, appended to and synced, whose lines all begin with ``start``."""
 
-    def __init__(self, path: Path) -> None:
-        """Open or create ``path``, lock it and cut a torn last line. Raises SinkError."""
+    def __init__(self, path: Path, start: bytes) -> None:
+        """Open or create ``path``, lock it and cut a torn last line of ours. Raises SinkError."""
         self._path = path
         try:
             is_new = not path.exists()
@@ -53,7 +53,7 @@ class LineFile:
             raise _fault(error, str(path)) from error
         try:
             self._lock()
-            self._size = self._cut_torn_line()
+            self._cut_torn_line(start)
             if is_new:
                 _sync_folder(path.parent)
         except OSError as error:
@@ -65,14 +65,14 @@ class LineFile:
 
     def append(self, lines: bytes) -> None:
         try:
-            _write(self._fd, lines)
-            os.fsync(self._fd)
+            # Asked each time: somebody may have cut the file.
+            size = os.fstat(self._fd).st_size
+            self._write(lines, size)
+            is_there = self._is_there()
         except OSError as error:
-            # Where this fails too, the torn line is cut when the file is opened again.
-            with suppress(OSError):
-                os.ftruncate(self._fd, self._size)
             raise _fault(error, str(self._path)) from error
-        self._size += len(lines)
+        if not is_there:
+            raise SinkUnavailable(f"{self._path} was removed or replaced while it was written")
 
     def stop(self) -> None:
         """A regular file keeps nobody waiting."""
@@ -88,14 +88,36 @@ class LineFile:
                 f"another process is writing {self._path}", hint="Give each stream a file of its own."
             ) from error
 
-    def _cut_torn_line(self) -> int:
+    def _write(self, lines: bytes, size: int) -> None:
+        try:
+            _write(self._fd, lines)
+            os.fsync(self._fd)
+        except OSError:
+            # Where this fails too, the torn line is cut when the file is opened again.
+            with suppress(OSError):
+                os.ftruncate(self._fd, size)
+            raise
+
+    def _is_there(self) -> bool:
+        """Whether what was written can still be found under the path; a rotation of logs moves it away."""
+        try:
+            return os.path.samestat(os.stat(self._path), os.fstat(self._fd))  # noqa: PTH116 - beside fstat
+        except FileNotFoundError:
+            return False
+
+    def _cut_torn_line(self, start: bytes) -> None:
         size = os.fstat(self._fd).st_size
         whole = _end_of_last_line(self._fd, size)
-        if whole < size:
-            os.ftruncate(self._fd, whole)
-            os.fsync(self._fd)
-            logger.warning("cut a torn, never confirmed line", extra={"path": str(self._path), "bytes": size - whole})
-        return whole
+        if whole == size:
+            return
+        if not start.startswith(os.pread(self._fd, min(len(start), size - whole), whole)):
+            raise SinkRefused(
+                f"{self._path} does not end with a line of ours",
+                hint="Nothing was changed. Name another file, or end its last line with a line break.",
+            )
+        os.ftruncate(self._fd, whole)
+        os.fsync(self._fd)
+        logger.warning("cut a torn, never confirmed line", extra={"path": str(self._path), "bytes": size - whole})
 
 
 class LineStream:
@@ -138,11 +160,14 @@ class LineStream:
             os.close(self._fd)
 
 
-def open_lines(path: Path) -> Lines:
-    """The file, pipe or device at ``path``; a file is created. Raises SinkError."""
+def open_lines(path: Path, *, start: bytes) -> Lines:
+    """The file, pipe or device at ``path``; a file is created. Every line will begin with ``start``.
+
+    Raises SinkError, and SinkRefused where a file ends in the middle of a line that does not begin so.
+    """
     try:
         if not path.exists() or path.is_file():
-            return LineFile(path)
+            return LineFile(path, start)
         # Without O_NONBLOCK this would wait for a pipe's reader for ever.
         fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:

@@ -3,20 +3,23 @@
 A pipe or a device works too, without the sync.
 """
 
-import asyncio
+from functools import partial
 from pathlib import Path
 from urllib.parse import unquote
 
 from pgevents.errors import ConfigError
 from pgevents.interfaces import SinkOptions
-from pgevents.sink._line_sink import LineSink
+from pgevents.sink._line_sink import LineSink, open_sink
 from pgevents.sink._lines import open_lines
+
+# What every event begins with in the native format.
+_EVENT_START = b'{"v":'
 
 
 async def open(url: str, _options: SinkOptions) -> LineSink:
     """Raises ConfigError for a URL without a usable path, SinkError when it cannot be written."""
     path = _path(url)
-    return LineSink(await asyncio.to_thread(open_lines, path), f"file:{path}")
+    return await open_sink(partial(open_lines, path, start=_EVENT_START), f"file:{path}")
 
 
 def _path(url: str) -> Path:

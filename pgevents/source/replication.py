@@ -1,6 +1,7 @@
 """A logical replication slot, read through psycopg2's replication cursor."""
 
 import asyncio
+import logging
 import select
 import time
 from collections.abc import Mapping
@@ -14,7 +15,10 @@ from pgevents.fault import translated
 from pgevents.lsn import Lsn
 from pgevents.postgres import connect_replication, quoted
 from pgevents.source.feedback import Feedback
+from pgevents.thread import in_thread
 from pgevents.wal import Keepalive, RawMessage
+
+logger = logging.getLogger(__name__)
 
 # Well before wal_sender_timeout (60 s by default), so that one lost update is harmless.
 STATUS_INTERVAL_S = 10.0
@@ -225,8 +229,13 @@ class ReplicationSource:
         self._ticking.cancel()
         if self._failure is None:
             self._send()
-            await asyncio.to_thread(self._end)
-        elif self._due is not None:
+            await in_thread(self._end)
+        if self._failure is not None and self._acknowledged:
+            logger.warning(
+                "the last acknowledged LSN may not have reached the server; what is before it may come again",
+                extra={"slot": self._slot, "lsn": str(self._acknowledged)},
+            )
+        if self._due is not None:
             self._due.cancel()
         self._session.connection.close()
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from pgevents.demo.rabbitmq import RabbitMQ
-from pgevents.errors import PublishRejected, SinkError, SinkUnavailable
+from pgevents.errors import PublishRejected, SinkError, SinkUnavailable, Unroutable
 from pgevents.event import Address
 from pgevents.interfaces import Sink, SinkOptions
 from pgevents.sink import amqp
@@ -329,6 +329,30 @@ def test_a_queue_bound_in_mid_window_ends_with_the_newest_event(vhost: str) -> N
     with_sink(vhost, use)
 
     assert stored_ids(vhost, "all") == [2, 1, 2]
+
+
+def test_a_wait_ends_when_its_time_is_over_and_the_retries_go_on(vhost: str) -> None:
+    async def use(sink: Sink) -> None:
+        async with asyncio.timeout(0.8):  # before the first retry
+            with pytest.raises(Unroutable, match=r"bound for public\.orders\.insert") as unroutable:
+                await sink.publish(batch(1, 3))
+        bind(vhost, "all")
+        await unroutable.value.routed
+
+    with_sink(vhost, use, SinkOptions(hold_s=0.2))
+
+    assert stored_ids(vhost, "all") == [1, 2, 3]
+
+
+def test_a_retry_that_is_never_confirmed_is_let_go_of(vhost: str, rabbitmq: RabbitMQ) -> None:
+    async def use(sink: Sink) -> None:
+        with pytest.raises(Unroutable) as unroutable:
+            await sink.publish(batch(1))
+        with memory_alarm(rabbitmq):
+            async with asyncio.timeout(20):
+                await unroutable.value.routed
+
+    with_sink(vhost, use, SinkOptions(hold_s=0.2))
 
 
 def test_closing_while_waiting_leaves_the_events_unconfirmed(vhost: str, caplog: pytest.LogCaptureFixture) -> None:

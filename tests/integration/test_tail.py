@@ -1,8 +1,12 @@
 """``pgevents tail``: what it shows, and that it leaves nothing behind."""
 
 import json
+import re
 import signal
-from collections.abc import Iterator
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -12,7 +16,20 @@ import pytest
 from pgevents.demo.process import eventually
 from pgevents.demo.rabbitmq import RabbitMQ
 from tests.contract.amqp import bind, channel
-from tests.integration.command import INT, KILL, TERM, Command, Shop, ids_of, pgevents, proxy, through
+from tests.integration.command import (
+    DEADLINE_S,
+    INT,
+    KILL,
+    TERM,
+    Command,
+    Outcome,
+    Shop,
+    environment,
+    ids_of,
+    pgevents,
+    proxy,
+    through,
+)
 from tests.integration.streaming import BOTH, ask, check, run
 
 BODY = {
@@ -241,7 +258,110 @@ def test_a_broker_that_is_not_there_is_named(
     assert rabbitmq.settings.password not in outcome.stderr
 
 
+@pytest.mark.parametrize("scheme", ["amqp", "amqps"])
+def test_a_port_that_never_says_a_word_is_left_in_time(scheme: str, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        port = mute.getsockname()[1]
+        outcome = pgevents(tmp_path, "tail", "--sink", f"{scheme}://127.0.0.1:{port}/?connection_timeout=700")
+
+    outcome.refused(1, error=rf"cannot reach RabbitMQ at 127\.0\.0\.1:{port}: no answer within 0\.7 s", hint="port")
+
+
+def test_a_host_of_no_known_name_is_refused(tmp_path: Path) -> None:
+    outcome = pgevents(tmp_path, "tail", "--sink", "amqp://no-such-host.invalid/")
+
+    outcome.refused(1, error=r"cannot reach RabbitMQ at no-such-host\.invalid:5672: .*\w", hint="Check host and port")
+
+
+def test_tls_with_a_port_that_has_none_is_refused(rabbitmq: RabbitMQ, tmp_path: Path) -> None:
+    outcome = pgevents(tmp_path, "tail", "--sink", f"amqps://127.0.0.1:{rabbitmq.port}/")
+
+    outcome.refused(4, error=f"no TLS with 127.0.0.1:{rabbitmq.port}: ", hint="TLS port")
+
+
+def test_the_second_address_serves_where_the_first_does_not(rabbitmq: RabbitMQ, vhost: str, tmp_path: Path) -> None:
+    url = vhost.replace(f"127.0.0.1:{rabbitmq.port}", f"127.0.0.1:1,127.0.0.1:{rabbitmq.port}")
+    assert url != vhost
+
+    with tailing(tmp_path, url) as tail:
+        publish(vhost)
+        tail.shows("UPDATE .*\n")
+
+
+def test_the_broker_hands_over_no_more_than_a_few_hundred_events_ahead(
+    rabbitmq: RabbitMQ, vhost: str, tmp_path: Path
+) -> None:
+    def prefetched() -> list[int]:
+        return [each["prefetch_count"] for each in rabbitmq.api("GET", f"/api/consumers{urlsplit(vhost).path}")]
+
+    with tailing(tmp_path, vhost):
+        assert eventually(lambda: bool(prefetched()), deadline_s=DEADLINE_S)
+
+        assert prefetched() == [500]
+
+
 # Both.
+
+
+def cut_short(folder: Path, *options: str, more: Callable[[], None]) -> Outcome:
+    """A tail whose reader leaves after the first line; ``more`` has an event shown."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "pgevents", "tail", *options],
+        cwd=folder,
+        env=environment({}),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as tail:
+        assert tail.stdout
+        assert tail.stderr
+        try:
+            said = tail.stderr.readline()
+            more()
+            first = tail.stdout.readline()
+            tail.stdout.close()
+            more()
+            return Outcome(tail.wait(DEADLINE_S), first, said + tail.stderr.read())
+        finally:
+            tail.kill()
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_a_reader_of_the_database_that_leaves_ends_it_with_one_line(
+    tables: str, form: tuple[str, ...], tmp_path: Path
+) -> None:
+    outcome = cut_short(
+        tmp_path, "--dsn", tables, *form, more=lambda: run(tables, "INSERT INTO orders SELECT count(*) FROM orders")
+    )
+
+    assert re.search("orders", outcome.stdout)
+    outcome.refused(4, error="^stdout was closed$", hint="head")
+    assert len(outcome.stderr.splitlines()) == 3, outcome.stderr
+    assert eventually(lambda: slots(tables) == 0, deadline_s=10)
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_a_reader_of_a_queue_that_leaves_ends_it_with_one_line(
+    vhost: str, form: tuple[str, ...], tmp_path: Path
+) -> None:
+    outcome = cut_short(tmp_path, "--sink", vhost, *form, more=lambda: publish(vhost))
+
+    assert re.search("orders", outcome.stdout)
+    outcome.refused(4, error="^stdout was closed$", hint="head")
+    assert len(outcome.stderr.splitlines()) == 3, outcome.stderr
+
+
+@pytest.mark.parametrize("source", ["database", "queue"])
+def test_a_standard_output_that_was_never_open_is_refused(
+    tables: str, vhost: str, source: str, tmp_path: Path
+) -> None:
+    options = ("--dsn", tables) if source == "database" else ("--sink", vhost)
+
+    outcome = pgevents(tmp_path, "tail", *options, prefix=("sh", "-c", 'exec "$@" >&-', "sh"))
+
+    outcome.refused(4, error="^stdout was closed$", hint="head")
+    assert slots(tables) == 0
 
 
 def test_what_is_no_terminal_gets_no_escape_codes(tables: str, vhost: str, tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ import pytest
 from pgevents import slot
 from pgevents.app import Streaming, supervise
 from pgevents.settings import Settings
-from pgevents.sink.amqp import sink as amqp_sink
 from tests.contract.amqp import bind, stored
 
 DEADLINE_S = 30.0
@@ -29,13 +28,12 @@ async def until(condition: Callable[[], bool], running: asyncio.Future[None]) ->
 
 
 def test_the_slot_is_let_go_of_while_no_queue_is_bound(
-    database15: str, vhost: str, monkeypatch: pytest.MonkeyPatch
+    database15: str, vhost: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """With one routed table and one unrouted, the routed events are not sent again and again."""
-    monkeypatch.setattr(amqp_sink, "HOLD_S", 0.5)
     name = str(psycopg2.extensions.parse_dsn(database15)["dbname"])
     bind(vhost, "bound", "public.bound.*")
-    settings = Settings(dsn=database15, slot=name, create_slot=True, sink=vhost, retry_max_s=0.5)
+    settings = Settings(dsn=database15, slot=name, create_slot=True, sink=vhost, retry_max_s=0.5, stall_timeout_s=2)
     streaming = Streaming(settings, until=None, dry_run=False, say=lambda _line: None)
 
     def is_read() -> bool:
@@ -59,6 +57,7 @@ def test_the_slot_is_let_go_of_while_no_queue_is_bound(
 
     asyncio.run(scenario())
 
+    assert "the slot is left until a queue is bound" in caplog.text
     assert {event["table"] for event in map(event_of, stored(vhost, "late"))} == {"unbound"}
     assert 1 <= len(stored(vhost, "bound")) <= 2
 

@@ -3,14 +3,18 @@
 import asyncio
 import json
 import logging
+import os
+import threading
 from pathlib import Path
 
 import pytest
 
-from pgevents.errors import SinkRefused
+from pgevents.errors import SinkRefused, SinkUnavailable
 from pgevents.event import Address, Envelope
 from pgevents.sink.amqp.confirm import Flight
 from pgevents.sink.amqp.unroutable import Park, Warnings, still_unrouted
+
+DEADLINE_S = 20.0
 
 
 def envelope(message_id: str, topic: str) -> Envelope:
@@ -90,6 +94,73 @@ def test_closing_waits_for_what_is_being_parked(tmp_path: Path) -> None:
 
     parked = [json.loads(line)["message_id"] for line in path.read_text().splitlines()]
     assert parked == [str(at) for at, error in enumerate(ended) if error is None for _ in range(100)]
+
+
+def test_a_torn_parked_event_is_cut(tmp_path: Path) -> None:
+    path = tmp_path / "parked.ndjson"
+
+    async def park() -> None:
+        for message_id in ("1", "2"):
+            park = Park(path, "pgevents")
+            await park.add([envelope(message_id, "a")])
+            await park.close()
+            path.write_bytes(path.read_bytes()[:-1] if message_id == "1" else path.read_bytes())
+
+    asyncio.run(park())
+
+    assert [json.loads(line)["message_id"] for line in path.read_text().splitlines()] == ["2"]
+
+
+@pytest.mark.parametrize("foreign", [b"notes", b'{"v":1'])
+def test_a_park_file_that_ends_with_what_is_not_parked_is_left_alone(tmp_path: Path, foreign: bytes) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_bytes(foreign)
+
+    async def park() -> None:
+        await Park(path, "pgevents").add([envelope("1", "a")])
+
+    with pytest.raises(SinkRefused, match="does not end with a line of ours"):
+        asyncio.run(park())
+    assert path.read_bytes() == foreign
+
+
+def test_a_park_file_on_a_disk_that_hangs_is_tried_again_until_its_last_write_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, hangs, goes_on = tmp_path / "parked.ndjson", threading.Event(), threading.Event()
+
+    def fsync(_fd: int) -> None:
+        hangs.set()
+        goes_on.wait(DEADLINE_S)
+
+    async def is_parked() -> bool:
+        park = Park(path, "pgevents")
+        try:
+            await park.add([envelope("2", "a")])
+        except SinkUnavailable as error:
+            assert "has not ended yet" in str(error)  # noqa: PT017 - it is one of two outcomes
+            return False
+        finally:
+            await park.close()
+        return True
+
+    async def scenario() -> None:
+        park = Park(path, "pgevents")
+        adding = asyncio.create_task(park.add([envelope("1", "a")]))
+        await asyncio.to_thread(hangs.wait, DEADLINE_S)
+        await park.close()
+        assert not await is_parked()
+        goes_on.set()
+        async with asyncio.timeout(DEADLINE_S):
+            while not await is_parked():
+                await asyncio.sleep(0.01)
+        with pytest.raises(SinkUnavailable, match="was closed"):
+            await adding
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    asyncio.run(scenario())
+
+    assert [json.loads(line)["message_id"] for line in path.read_text().splitlines()][-1] == "2"
 
 
 def test_a_park_file_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:

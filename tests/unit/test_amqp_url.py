@@ -1,12 +1,14 @@
 """What a RabbitMQ URL says, and that its errors keep the password to themselves."""
 
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pgevents.errors import ConfigError
+from pgevents.sink.amqp import url
 from pgevents.sink.amqp.url import BrokerAddress, parse
 
 
@@ -94,3 +96,12 @@ def test_no_error_tells_the_password_even_if_it_was_not_encoded(password: str, r
         shown = f"{error} {error.hint}"
 
     assert not re.search("QZJ|XKV", shown)
+
+
+def test_the_documentation_lists_every_parameter_and_no_other() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text("utf-8")
+    (rows,) = re.findall(r"^\| parameter \|.*\n\|[-|]+\n((?:\|.*\n)+)", text, re.MULTILINE)
+
+    names = [name for row in rows.splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1])]
+
+    assert sorted(names) == sorted(url._PARAMETERS)

@@ -149,6 +149,30 @@ def test_an_unknown_variable_names_the_nearest_one() -> None:
 
 def test_every_own_variable_is_known() -> None:
     resolved({option.variables[0]: "" for option in OPTIONS} | {"PGEVENTS_CONFIG": ""})
+    resolved({"PGEVENTS_PG_BIN": "/usr/bin", "PGEVENTS_PYTHON": "python3"})
+
+
+@pytest.mark.parametrize("service", ["PGEVENTS", "PGEVENTS_WEB"])
+def test_what_kubernetes_tells_of_a_service_of_our_name_is_left_alone(service: str) -> None:
+    resolved(
+        {
+            f"{service}_SERVICE_HOST": "10.0.0.11",
+            f"{service}_SERVICE_PORT": "5432",
+            f"{service}_SERVICE_PORT_METRICS": "9090",
+            f"{service}_PORT": "tcp://10.0.0.11:5432",
+            f"{service}_PORT_5432_TCP": "tcp://10.0.0.11:5432",
+            f"{service}_PORT_5432_TCP_PROTO": "tcp",
+            f"{service}_PORT_5432_TCP_PORT": "5432",
+            f"{service}_PORT_5432_TCP_ADDR": "10.0.0.11",
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [("PGEVENTS_PORT", "5432"), ("PGEVENTS_HOST", "db"), ("PGEVENTS_PORTS", "tcp://h:1")]
+)
+def test_a_variable_that_only_looks_like_those_is_unknown(variable: str, value: str) -> None:
+    assert str(refusal({variable: value})) == f"unknown environment variable {variable}"
 
 
 @pytest.mark.parametrize(
@@ -294,7 +318,7 @@ def test_a_mistyped_keyword_of_the_dsn_names_the_nearest(dsn: str) -> None:
         ("amqps://h/v?heartbeat=5", "amqps://h/v?heartbeat=5&exchange=my%20shop%2F1"),
         ("amqp://h/?exchange=other", "amqp://h/?exchange=other"),
         ("amqp://h/?exchange=", "amqp://h/?exchange="),
-        ("amqp://[h", "amqp://[h"),
+        ("amqp://u:p[+#w@h/v", "amqp://u:p[+#w@h/v?exchange=my%20shop%2F1"),
         ("stdout:", "stdout:"),
     ],
 )

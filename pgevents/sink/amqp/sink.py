@@ -2,7 +2,8 @@
 
 Batches are written at once, one behind the other, and confirmed by the broker in any order. When a message comes back
 unrouted and ``on_unroutable`` is ``wait``, nothing new is written until what is in flight is confirmed; then what
-came back is published again, in order, until all of it is routed.
+came back is published again, in order, until all of it is routed. After ``hold_s`` the batches fail, so that the slot
+is let go of, and the retries go on alone.
 """
 
 import asyncio
@@ -22,7 +23,7 @@ from pgevents.sink.amqp.confirm import Confirms, Flight
 from pgevents.sink.amqp.connection import Link, open_link
 from pgevents.sink.amqp.fault import lost_fault
 from pgevents.sink.amqp.frame import Framer
-from pgevents.sink.amqp.unroutable import FIRST_DELAY_S, HOLD_S, LAST_DELAY_S, Park, Warnings, still_unrouted
+from pgevents.sink.amqp.unroutable import FIRST_DELAY_S, LAST_DELAY_S, Park, Warnings, still_unrouted
 from pgevents.sink.amqp.url import AmqpUrl, parse
 
 _OUTCOMES = {"wait": "waiting for one", "park": "parking them", "drop": "dropping them"}
@@ -52,7 +53,9 @@ class AmqpSink:
         self._failure: PGEventsError | None = None
         self._is_lost = False
         self._is_waiting = False
-        self._waits_since = 0.0
+        self._hold_s = options.hold_s
+        self._deadline: asyncio.TimerHandle | None = None
+        self._unrouted: Sequence[Envelope] = ()
         self._routed: asyncio.Future[None] = self._loop.create_future()
         self._landed: list[Flight[Delivery]] = []
         self._held: list[Delivery] = []
@@ -114,7 +117,8 @@ class AmqpSink:
         envelope = self._confirms.returned(properties.message_id)
         if envelope is not None and self._on_unroutable == "wait" and not self._is_waiting:
             self._is_waiting = True
-            self._waits_since = self._loop.time()
+            self._unrouted = (envelope,)
+            self._deadline = self._loop.call_later(self._hold_s, self._end_hold)
 
     def _land(self, flight: Flight[Delivery]) -> None:
         if self._is_waiting:
@@ -143,6 +147,8 @@ class AmqpSink:
 
     def _review(self) -> None:
         """Everything in flight has landed: publish again what was not routed, or go on."""
+        if self._failure:
+            self._cancel_deadline()
         unrouted = still_unrouted(self._landed)
         self._landed = []
         again: list[Delivery] = []
@@ -161,16 +167,31 @@ class AmqpSink:
         self._warnings.say(envelopes, len(envelopes), now=self._loop.time())
         self._loop.call_later(self._delay_s, self._retry, again)
         self._delay_s = min(self._delay_s * 1.5, LAST_DELAY_S)
-        if self._loop.time() - self._waits_since >= HOLD_S and not self._failure:
-            self._stop(self._warnings.error(envelopes, routed=self._routed))
+        self._unrouted = envelopes
 
     def _retry(self, again: Sequence[Delivery]) -> None:
         if not self._is_lost:
             for delivery in again:
                 self._write(delivery)
+            self._expect_confirms()
+
+    def _end_hold(self) -> None:
+        if not self._failure:
+            self._stop(self._warnings.error(self._unrouted, routed=self._routed))
+            self._expect_confirms()
+
+    def _expect_confirms(self) -> None:
+        """Once the batches have failed nobody else watches over the retries; a broker may never confirm one."""
+        if self._failure and not self._confirms.is_idle:
+            self._deadline = self._loop.call_later(self._hold_s, self._let_go)
+
+    def _cancel_deadline(self) -> None:
+        if self._deadline:
+            self._deadline.cancel()
 
     def _go_on(self, count: int) -> None:
         self._warnings.routed(count)
+        self._cancel_deadline()
         self._let_go()
         self._delay_s = FIRST_DELAY_S
         self._is_waiting = False

@@ -1,27 +1,25 @@
 """Events that no queue is bound for: said loudly, kept in order, or parked in a file."""
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Iterable, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import orjson
 
-from pgevents.errors import SinkUnavailable, Unroutable
+from pgevents.errors import Unroutable
 from pgevents.event import Envelope
-from pgevents.sink._lines import Lines, open_lines
+from pgevents.sink._lines import open_lines
+from pgevents.sink._writer import Writer
 from pgevents.sink.amqp.confirm import Flight, Owner
 
 logger = logging.getLogger(__name__)
 
 REPEAT_S = 10.0
 FIRST_DELAY_S, LAST_DELAY_S = 1.0, 5.0
-# Then the slot is let go of: well before the stall time-out, which would close the sink and send all of it again.
-HOLD_S = 30.0
 REASON = "NO_ROUTE"
-_CLOSE_TIMEOUT_S = 3.0
+_PARKED_START = b'{"parked_at":'
 
 
 def still_unrouted(flights: Iterable[Flight[Owner]]) -> list[tuple[Flight[Owner], list[Envelope]]]:
@@ -88,34 +86,17 @@ class Park:
     """A file of unroutable events, one JSON object a line, synced before ``add`` returns."""
 
     def __init__(self, path: Path, exchange: str) -> None:
-        self._path = path
         self._exchange = exchange
-        self._lines: Lines | None = None
-        self._is_closed = False
-        self._one_at_a_time = asyncio.Lock()
+        self._writer = Writer(partial(open_lines, path, start=_PARKED_START), str(path))
 
     async def add(self, envelopes: Sequence[Envelope]) -> None:
         """Raises SinkError when the file cannot be written."""
         now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-        lines = b"".join([self._line(envelope, now) for envelope in envelopes])
-        async with self._one_at_a_time:
-            await asyncio.to_thread(self._append, lines)
+        await self._writer.append(b"".join([self._line(envelope, now) for envelope in envelopes]))
 
     async def close(self) -> None:
-        """Let what is being written end; a disk that hangs for seconds keeps the file open."""
-        self._is_closed = True
-        if self._lines:
-            self._lines.stop()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_CLOSE_TIMEOUT_S), self._one_at_a_time:
-                if self._lines:
-                    self._lines.close()
-
-    def _append(self, lines: bytes) -> None:
-        if self._is_closed:
-            raise SinkUnavailable(f"{self._path} was closed")
-        self._lines = self._lines or open_lines(self._path)
-        self._lines.append(lines)
+        """Let what is being written end; a disk that hangs for seconds keeps the file open, until it answers."""
+        await self._writer.close()
 
     def _line(self, envelope: Envelope, now: str) -> bytes:
         return orjson.dumps(
