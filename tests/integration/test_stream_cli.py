@@ -19,7 +19,7 @@ from pgevents.lsn import Lsn
 from tests.contract.amqp import channel
 from tests.contract.amqp import stored as stored_in_queue
 from tests.integration.command import INT, TERM, Command, Shop, ids_of, pgevents, stored
-from tests.integration.streaming import BOTH, check, run
+from tests.integration.streaming import BOTH, ask, check, run
 
 AT_ONCE_S = 3.0
 INTERRUPTED = 130
@@ -71,13 +71,23 @@ def test_until_an_lsn_ends_with_the_transaction_that_reaches_it(shop: Shop, tmp_
 
 
 def test_until_an_lsn_that_is_still_to_come_waits_for_it(shop: Shop, tmp_path: Path) -> None:
-    with Command(tmp_path, "stream", *shop.options, *TO_FILE, "--until-lsn", str(Lsn(shop.lsn + 1))) as stream:
+    """The LSN is where the next WAL segment begins, which the server does not reach by itself meanwhile."""
+    run(shop.dsn, "select pg_switch_wal()")
+    segment = ask(shop.dsn, "select setting::bigint from pg_settings where name = 'wal_segment_size'")
+    boundary = Lsn((shop.lsn // segment + 1) * segment)
+    file = tmp_path / "events.ndjson"
+    with Command(tmp_path, "stream", *shop.options, *TO_FILE, "--until-lsn", str(boundary)) as stream:
         stream.ready()
         shop.add(1)
+        assert eventually(lambda: ids_of(stored(file)) == [1], deadline_s=20)
+        assert not stream.has_ended
+        run(shop.dsn, "select pg_switch_wal()")
+        shop.add(2)
         ended = stream.ended()
 
     assert ended.code == 0, ended.stderr
-    assert ids_of(stored(tmp_path / "events.ndjson")) == [1]
+    assert ids_of(stored(file))[0] == 1
+    assert shop.confirmed >= boundary
 
 
 @pytest.mark.parametrize("plugin", BOTH)
