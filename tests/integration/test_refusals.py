@@ -204,7 +204,7 @@ def test_a_slot_in_use_is_waited_for_and_then_given_up(shop: Shop, tmp_path: Pat
         first.ready()
         second = pgevents(tmp_path, "stream", *shop.options, "--sink", "null:", *SOON)
         shop.add(1)
-        first.says("Ready")
+        assert eventually(lambda: len(stored(tmp_path / "events.ndjson")) == 1, deadline_s=20), first.stderr
         ended = first.stopped()
 
     second.refused(FAILED, error=rf"slot {shop.slot} is being read by PID \d+", hint="Stop that process")

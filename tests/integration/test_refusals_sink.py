@@ -130,6 +130,8 @@ def test_a_broker_that_goes_away_in_mid_stream_is_waited_for(
             way.mend()
             stream.says("streaming again")
             shop.add(5)
+            written = shop.lsn
+            assert eventually(lambda: shop.confirmed >= written, deadline_s=20), stream.stderr
             ended = stream.stopped()
 
     assert ended.code == 0, ended.stderr
