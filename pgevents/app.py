@@ -66,6 +66,8 @@ async def _until_signalled(streaming: "Streaming") -> None:
     def on_signal() -> None:
         if streaming.stop.is_set() or not streaming.is_open:
             task.cancel()
+        else:
+            streaming.say("Stopping: what was read is being confirmed. The same signal again ends it at once.")
         streaming.stop.set()
 
     loop = asyncio.get_running_loop()
@@ -93,14 +95,19 @@ async def supervise(streaming: "Streaming") -> None:
         before_sleep=_say_retry,
         reraise=True,
     ):
-        before = streaming.progress.acknowledged
+        before = replace(streaming.progress)
         with attempt:
             try:
                 with surprises_named():
                     await streaming.session()
             finally:
-                if streaming.progress.acknowledged > before:
+                if has_moved(before, streaming.progress):
                     attempt.retry_state.attempt_number = 1
+
+
+def has_moved(before: Progress, after: Progress) -> bool:
+    """Whether a session got anywhere, so that the pauses between tries begin small again."""
+    return after.confirmed > before.confirmed or 0 < before.acknowledged < after.acknowledged
 
 
 def _say_retry(state: RetryCallState) -> None:
@@ -169,6 +176,7 @@ class Streaming:
             slot=report.slot,
             plugin=report.plugin,
             publication=self.settings.publication,
+            start_lsn=Lsn.parse(report.confirmed_flush_lsn or "0/0"),
             read_only=self.dry_run,
         )
 
@@ -198,7 +206,7 @@ def pipeline_of(
     return Pipeline(
         source=opened.source,
         decoder=opened.decoder,
-        gate=Gate(opened.identity),
+        gate=Gate(opened.identity, opened.start_lsn),
         shape=Shape(keep, routing_key(settings.sink), NativeCodec()),
         sink=sink,
         limits=Limits(
@@ -214,13 +222,17 @@ def pipeline_of(
 
 
 def warn_of_losses(opened: Stream, report: SlotReport) -> None:
-    """Say which columns could hold values that the plug-in cannot print, before any is lost in silence."""
-    if opened.is_exact or not report.inexact_columns:
-        return
-    logger.warning(
-        "this wal2json prints NaN and the infinities as null; 2.6 and pgoutput do not",
-        extra={"columns": len(report.inexact_columns), "such_as": ", ".join(report.inexact_columns[:3])},
-    )
+    """Say what the plug-in would leave out or print otherwise, before any of it is lost in silence."""
+    if report.keyless_tables:
+        logger.warning(
+            "wal2json leaves out updates and deletes of tables without a primary key or replica identity",
+            extra={"tables": len(report.keyless_tables), "such_as": ", ".join(report.keyless_tables[:3])},
+        )
+    if report.inexact_columns and not opened.is_exact:
+        logger.warning(
+            "this wal2json prints NaN and the infinities as null; 2.6 and pgoutput do not",
+            extra={"columns": len(report.inexact_columns), "such_as": ", ".join(report.inexact_columns[:3])},
+        )
 
 
 def resolve_lsn(dsn: str, text: str) -> Lsn:

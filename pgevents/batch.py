@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from pgevents.event import Envelope
-from pgevents.lsn import Lsn
+from pgevents.lsn import NOWHERE, Lsn
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +22,12 @@ class Cutter:
 
     __slots__ = ("_bytes", "_end_lsn", "_envelopes", "_max_bytes", "_max_events")
 
-    def __init__(self, *, max_events: int, max_bytes: int) -> None:
+    def __init__(self, *, max_events: int, max_bytes: int, end_lsn: Lsn = NOWHERE) -> None:
         self._max_events = max_events
         self._max_bytes = max_bytes
         self._envelopes: list[Envelope] = []
         self._bytes = 0
-        self._end_lsn = Lsn(0)
+        self._end_lsn = end_lsn
 
     def add(self, envelope: Envelope) -> bool:
         """Take one envelope; true when the batch is full and must be cut."""

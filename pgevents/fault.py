@@ -44,6 +44,9 @@ def _one_line(error: psycopg2.Error) -> str:
 
 
 def _unavailable(text: str, **_: str) -> PGEventsError:
+    if ".s.PGSQL." in text:
+        hint = "No host is given: name the database with --dsn, PGEVENTS_DSN or PGHOST, or start the server here."
+        return SourceUnavailable(text, hint=hint)
     return SourceUnavailable(
         text, hint="Check host and port, and that the server runs. A stream that was running tries again by itself."
     )

@@ -9,7 +9,7 @@ from functools import lru_cache
 
 from pgevents.errors import DecodeError
 from pgevents.event import Transaction
-from pgevents.lsn import Lsn
+from pgevents.lsn import NOWHERE, Lsn
 from pgevents.wal import Begin, Change, Commit, LogicalMessage, Relation, Truncate, WalItem
 
 Numbered = tuple[Change | Relation | LogicalMessage, Transaction, int]
@@ -19,15 +19,15 @@ Numbered = tuple[Change | Relation | LogicalMessage, Transaction, int]
 class Gate:
     """Takes WAL items in order and lets numbered changes through.
 
-    ``identity`` is ``{system identifier}-{timeline}``. ``end_lsn`` is the LSN up to which every change has been
-    let through: the end of the last whole transaction, or a later keepalive's.
+    ``identity`` is ``{system identifier}-{timeline}``. ``end_lsn`` is the LSN up to which every change has been let
+    through: at first where the slot stands, then the end of the last whole transaction, or a later keepalive's.
     """
 
-    def __init__(self, identity: str) -> None:
+    def __init__(self, identity: str, end_lsn: Lsn = NOWHERE) -> None:
         self._identity = identity
         self._transaction: Transaction | None = None
         self._seq = 0
-        self.end_lsn = Lsn(0)
+        self.end_lsn = end_lsn
 
     @property
     def inside(self) -> bool:

@@ -37,6 +37,12 @@ def parse_dsn(dsn: str, origin: str) -> dict[str, str]:
     import psycopg2
     from psycopg2.extensions import parse_dsn as parse
 
+    authority = dsn.partition("://")[2].partition("/")[0]
+    if authority.count("@") > 1:
+        raise ConfigError(
+            f"dsn ({origin}) has more than one @ before its host",
+            hint="In a user name or a password write @ : / % as %40 %3A %2F %25.",
+        )
     try:
         return parse(dsn)
     except (psycopg2.ProgrammingError, ValueError) as error:

@@ -56,12 +56,16 @@ class Pipeline:
     limits: Limits
     progress: Progress
     cutter: Cutter = field(init=False)
+    _given_up: int = 0
     _ends_at: float | None = None
     _reading: asyncio.Timeout | None = None
     _settling: asyncio.Timeout | None = None
 
     def __post_init__(self) -> None:
-        self.cutter = Cutter(max_events=self.limits.batch_events, max_bytes=self.limits.batch_bytes)
+        limits, start = self.limits, self.gate.end_lsn
+        self.cutter = Cutter(max_events=limits.batch_events, max_bytes=limits.batch_bytes, end_lsn=start)
+        self.progress.acknowledged = max(self.progress.acknowledged, start)
+        self._given_up = self.progress.published - self.progress.confirmed
 
     async def run(self, stop: asyncio.Event) -> None:
         """Stream until ``stop`` is set, or ``limits.until`` reached, and everything read is confirmed.
@@ -163,8 +167,9 @@ class Pipeline:
 
     def _stalled(self) -> SinkStalled:
         limits, stopped = self.limits, self._ends_at is not None
+        unconfirmed = self.progress.published - self.progress.confirmed - self._given_up
         return SinkStalled(
-            f"the sink left {self.progress.published - self.progress.confirmed} events unconfirmed "
+            f"the sink left {unconfirmed} events unconfirmed "
             + (f"{limits.drain_timeout_s:g} s after the stop" if stopped else f"for {limits.stall_timeout_s:g} s"),
             hint="They are not acknowledged and will be sent again. Look at the broker's alarms and queues.",
         )

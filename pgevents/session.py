@@ -14,6 +14,7 @@ from pgevents.decoder.pgoutput import PgoutputDecoder
 from pgevents.decoder.wal2json import Wal2jsonDecoder
 from pgevents.errors import ConfigError, PGEventsError
 from pgevents.interfaces import Decoder, Sink, SinkOptions
+from pgevents.lsn import NOWHERE, Lsn
 from pgevents.routing import DEFAULT_TEMPLATE, RoutingKey
 from pgevents.settings import Settings
 from pgevents.source.catalog import SqlCatalog
@@ -94,6 +95,7 @@ class Stream:
     identity: str
     catalog: SqlCatalog
     is_exact: bool
+    start_lsn: Lsn
 
     async def close(self) -> None:
         await self.source.close()
@@ -101,9 +103,19 @@ class Stream:
 
 
 async def open_stream(
-    dsn: str, *, slot: str, plugin: str, publication: str, temporary: bool = False, read_only: bool = False
+    dsn: str,
+    *,
+    slot: str,
+    plugin: str,
+    publication: str,
+    start_lsn: Lsn = NOWHERE,
+    temporary: bool = False,
+    read_only: bool = False,
 ) -> Stream:
     """Connect and begin streaming. Raises SourceError.
+
+    ``start_lsn`` is the slot's confirmed flush LSN: the server may decode from before it, and nothing before it is
+    to be acknowledged again.
 
     ``temporary`` first creates the slot for as long as the connection lasts; ``read_only`` never acknowledges.
     """
@@ -115,12 +127,14 @@ async def open_stream(
         session.connection.close()
         raise
     catalog = SqlCatalog(dsn)
-    source = ReplicationSource(session, cursor, slot=slot, read_only=read_only)
+    source = ReplicationSource(session, cursor, slot=slot, acknowledged=start_lsn, read_only=read_only)
     quoted = "numeric-data-types-as-string" in options
     decoder: Decoder = PgoutputDecoder(catalog)
     if plugin == "wal2json":
         decoder = Wal2jsonDecoder(catalog, quoted=quoted, encoding=session.encoding)
-    return Stream(source, decoder, session.identity, catalog, is_exact=quoted or plugin == "pgoutput")
+    return Stream(
+        source, decoder, session.identity, catalog, is_exact=quoted or plugin == "pgoutput", start_lsn=start_lsn
+    )
 
 
 def _start(session: Session, slot: str, plugin: str, options: dict[str, str], *, temporary: bool) -> Any:

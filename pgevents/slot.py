@@ -17,7 +17,7 @@ from pgevents.errors import (
 )
 from pgevents.filters import TableFilter
 from pgevents.postgres import Sql
-from pgevents.table import check_patterns, inexact_columns
+from pgevents.table import check_patterns, inexact_columns, keyless_tables
 
 PLUGINS = ("wal2json", "pgoutput")
 
@@ -47,7 +47,8 @@ select pg_catalog.current_database(), pg_catalog.current_setting('wal_level'),
 class SlotReport:
     """A slot as ``pg_replication_slots`` shows it; ``retained_bytes`` of WAL are kept for it.
 
-    ``inexact_columns`` names the columns that wal2json before 2.6 may print as null: see ``prepare``.
+    ``inexact_columns`` may be printed as null by wal2json before 2.6, and of ``keyless_tables`` it sends no updates
+    and deletes; ``prepare`` fills in both.
     """
 
     slot: str
@@ -62,11 +63,12 @@ class SlotReport:
     retained_bytes: int | None
     notes: tuple[str, ...] = ()
     inexact_columns: tuple[str, ...] = ()
+    keyless_tables: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """The columns of the view and ours, without what only ``stream`` asks for."""
         shown = asdict(self)
-        del shown["inexact_columns"]
+        del shown["inexact_columns"], shown["keyless_tables"]
         return shown
 
     def lines(self) -> list[str]:
@@ -195,7 +197,12 @@ def drop(dsn: str, slot: str, *, terminate: bool) -> None:
     """Drop a slot; with ``terminate`` also end the process that reads it."""
     with Sql(dsn) as sql:
         found = report(sql, slot)
-        if found.active and terminate:
+        if found.active and not terminate:
+            raise SlotInUse(
+                f"slot {slot} is being read by PID {found.active_pid}",
+                hint="Stop that process, or end it with --terminate. What the slot has not acknowledged is lost.",
+            )
+        if found.active:
             sql.rows("select pg_catalog.pg_terminate_backend(%s, 5000)", found.active_pid)
         sql.rows("select pg_catalog.pg_drop_replication_slot(%s)", slot)
 
@@ -242,8 +249,11 @@ def prepare(
             notes = (*notes, *publications.ensure(sql, publication, tables))
         elif ready.plugin == "pgoutput":
             publications.check(sql, publication, tables)
-        inexact = inexact_columns(sql, TableFilter(tables, excluded)) if ready.plugin == "wal2json" else ()
-        return replace(ready, notes=notes, inexact_columns=inexact)
+        ready = replace(ready, notes=notes)
+        if ready.plugin != "wal2json":
+            return ready
+        keep = TableFilter(tables, excluded)
+        return replace(ready, inexact_columns=inexact_columns(sql, keep), keyless_tables=keyless_tables(sql, keep))
 
 
 def resume(dsn: str, *, slot: str, plugin: str) -> SlotReport:

@@ -39,6 +39,22 @@ def check_patterns(sql: Sql, patterns: Sequence[str]) -> None:
         )
 
 
+# Without a primary key or another replica identity wal2json leaves updates and deletes out, and says so only in the
+# server's log.
+_KEYLESS = r"""
+select n.nspname, c.relname from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+where c.relkind = 'r' and c.relpersistence = 'p' and n.nspname <> 'information_schema' and n.nspname not like 'pg\_%'
+    and (c.relreplident = 'n' or c.relreplident = 'd' and not exists (
+        select from pg_catalog.pg_index i where i.indrelid = c.oid and i.indisprimary))
+order by 1, 2
+"""
+
+
+def keyless_tables(sql: Sql, keep: TableFilter) -> tuple[str, ...]:
+    """The kept tables of whose updates and deletes wal2json sends nothing, as ``schema.table``."""
+    return tuple(".".join(row) for row in sql.rows(_KEYLESS) if keep(*row))
+
+
 def inexact_columns(sql: Sql, keep: TableFilter) -> tuple[str, ...]:
     """The columns of the kept tables that may hold NaN or an infinity, as ``schema.table.column``."""
     return tuple(".".join(row) for row in sql.rows(_INEXACT) if keep(row[0], row[1]))

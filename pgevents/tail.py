@@ -118,7 +118,9 @@ def tail_queue(settings: Settings, *, queue: str | None, bindings: tuple[str, ..
     lines = stdout.standard_output()
     with surprises_named(), _broker_faults(url, queue), _channel(url) as channel:
         name = _queue(channel, url, queue, bindings)
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        # Also SIGINT, which a shell hands to a background job ignored.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.default_int_handler)
         try:
             say(f"Ready: queue {name}. Ctrl-C ends it.")
             for body in _bodies(channel, name):

@@ -12,7 +12,7 @@ import psycopg2.extensions
 
 from pgevents.errors import PGEventsError, SourceError, SourceUnavailable
 from pgevents.fault import translated
-from pgevents.lsn import Lsn
+from pgevents.lsn import NOWHERE, Lsn
 from pgevents.postgres import connect_replication, quoted
 from pgevents.source.feedback import Feedback
 from pgevents.thread import in_thread
@@ -116,7 +116,9 @@ def _literal(value: str) -> str:
 class ReplicationSource:
     """Reads the slot and reports back; ``read_only`` acknowledges nothing, so that the slot stays where it is."""
 
-    def __init__(self, session: Session, cursor: Any, *, slot: str, read_only: bool = False) -> None:
+    def __init__(
+        self, session: Session, cursor: Any, *, slot: str, acknowledged: Lsn = NOWHERE, read_only: bool = False
+    ) -> None:
         self._session = session
         self._cursor = cursor
         self._slot = slot
@@ -125,7 +127,7 @@ class ReplicationSource:
         self._loop = asyncio.get_running_loop()
         self._waiting: asyncio.Future[None] | None = None
         self._failure: PGEventsError | None = None
-        self._acknowledged = Lsn(0)
+        self._acknowledged = acknowledged
         self._received = cursor.io_timestamp
         self._sent_at = 0.0
         self._due: asyncio.TimerHandle | None = None

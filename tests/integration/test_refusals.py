@@ -216,7 +216,7 @@ def test_a_slot_in_use_is_not_dropped_unless_its_reader_may_be_ended(shop: Shop,
     drop = ("slot", "drop", *shop.options, "--yes")
     with Command(tmp_path, "stream", *shop.options, *TO_FILE) as stream:
         stream.ready()
-        pgevents(tmp_path, *drop).refused(FAILED, error=f'slot "{shop.slot}" is active for PID', hint="reads this")
+        pgevents(tmp_path, *drop).refused(FAILED, error=f"slot {shop.slot} is being read by PID", hint="--terminate")
         terminated = pgevents(tmp_path, *drop, "--terminate")
         ended = stream.ended()
 
