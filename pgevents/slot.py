@@ -24,6 +24,9 @@ PLUGINS = ("wal2json", "pgoutput")
 # Creating a slot waits for every running transaction that writes; this says so instead of hanging.
 CREATE_TIMEOUT = "60s"
 
+# A stream that was ended connects again, and may do so before the slot is dropped.
+DROP_ATTEMPTS = 20
+
 _SLOT = """
 select slot_name, plugin, slot_type, database, active, active_pid, restart_lsn::text, confirmed_flush_lsn::text,
     wal_status, pg_catalog.pg_wal_lsn_diff(
@@ -194,17 +197,24 @@ def status(dsn: str, slot: str) -> SlotReport:
 
 
 def drop(dsn: str, slot: str, *, terminate: bool) -> None:
-    """Drop a slot; with ``terminate`` also end the process that reads it."""
+    """Drop a slot; with ``terminate`` also end the process that reads it, again if it comes back in between."""
     with Sql(dsn) as sql:
-        found = report(sql, slot)
-        if found.active and not terminate:
-            raise SlotInUse(
-                f"slot {slot} is being read by PID {found.active_pid}",
-                hint="Stop that process, or end it with --terminate. What the slot has not acknowledged is lost.",
-            )
-        if found.active:
-            sql.rows("select pg_catalog.pg_terminate_backend(%s, 5000)", found.active_pid)
-        sql.rows("select pg_catalog.pg_drop_replication_slot(%s)", slot)
+        for attempt in range(1, DROP_ATTEMPTS + 1):
+            found = report(sql, slot)
+            if found.active and not terminate:
+                raise SlotInUse(
+                    f"slot {slot} is being read by PID {found.active_pid}",
+                    hint="Stop that process, or end it with --terminate. What the slot has not acknowledged is lost.",
+                )
+            if found.active:
+                sql.rows("select pg_catalog.pg_terminate_backend(%s, 5000)", found.active_pid)
+            try:
+                sql.rows("select pg_catalog.pg_drop_replication_slot(%s)", slot)
+            except SlotInUse:
+                if not terminate or attempt == DROP_ATTEMPTS:
+                    raise
+            else:
+                return
 
 
 def current_lsn(dsn: str) -> str:
