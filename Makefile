@@ -2,16 +2,19 @@
 .DELETE_ON_ERROR:
 SHELL := /bin/sh
 DEMO_SECONDS ?= 20
+SECONDS ?= 60
+SEED ?=
+PLUGIN ?= wal2json
 PYTHON := .venv/bin/python
 METADATA := setup.cfg pyproject.toml pgevents/version.py
 
 # What `make check` or `make test` installed serves the demo too.
 DEMO_READY := $(if $(wildcard .venv/installed-dev),.venv/installed-dev,.venv/installed-demo)
 
-.PHONY: help venv check test demo bench clean
+.PHONY: help venv check test demo bench chaos reliability clean
 
 help: ## Show the commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(DEMO_READY) ## Stream a small shop's changes through private servers for DEMO_SECONDS (20; 0 = until Ctrl-C)
 	@DEMO_SECONDS=$(DEMO_SECONDS) $(PYTHON) -m pgevents demo
@@ -31,6 +34,16 @@ check: .venv/installed-dev ## Lint, check formatting, types and imports, and run
 bench: .venv/installed-dev ## Measure throughput, latency and memory on private servers
 	$(PYTHON) scripts/services.py
 	$(PYTHON) -m bench
+
+chaos: .venv/installed-dev ## Break everything at random for SECONDS (60) as SEED (a random one) has it, and count what was lost
+	$(PYTHON) scripts/services.py
+	@mkdir -p build
+	$(PYTHON) -m chaos --seconds $(SECONDS) --plugin $(PLUGIN) $(if $(SEED),--seed $(SEED)) --json build/chaos-$(PLUGIN).json
+
+reliability: .venv/installed-dev ## Run the tests that show what is promised, and write their counters into docs/reliability.md
+	$(PYTHON) scripts/services.py
+	$(PYTHON) -m pytest -m fault --reliability build/reliability.json
+	$(PYTHON) -m scripts.reliability build/reliability.json $(wildcard build/chaos-*.json)
 
 venv: .venv/installed-dev ## Make .venv with everything development needs
 

@@ -16,6 +16,7 @@ from bench.latency import commit_to_consumer
 from bench.report import Section, machine_lines, targets_section
 from bench.servers import Servers, describe, serving
 from bench.throughput import against_broker, against_recvlogical
+from bench.watermark import watermark_cost
 from pgevents.demo.process import private_folder
 from pgevents.errors import PGEventsError
 
@@ -64,6 +65,7 @@ def _sections(servers: Servers, *, rows: int, bulk_rows: int, seconds: int, roun
     yield against_broker(servers, backlog, rounds=rounds, say=say)
     for plugin in servers.plugins:
         yield against_recvlogical(servers, backlog, plugin, rounds=rounds, say=say)
+    yield watermark_cost(servers, backlog, rounds=rounds, say=say)
     say(f"recording one transaction of {bulk_rows:,} rows")
     yield one_transaction(servers, record_one_transaction(servers.database, bulk_rows), say=say)
 

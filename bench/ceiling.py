@@ -11,7 +11,7 @@ import struct
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 
@@ -20,6 +20,7 @@ import orjson
 from bench.broker import EXCHANGE
 from bench.channel import CHANNEL, FRAME_MAX, open_channel
 from bench.fault import WrongRun
+from bench.run import Run
 from pgevents.event import Address, Envelope
 from pgevents.sink.amqp.frame import Framer
 from pgevents.sink.amqp.url import parse
@@ -34,29 +35,14 @@ _ACK = struct.Struct(">BHIHHQBB")
 _ACK_HEAD = (1, CHANNEL, 13, 60, 80)
 
 
-@dataclass(frozen=True, slots=True)
-class CeilingRun:
-    confirmed: int
-    seconds: float
-    cpu_s: float
-
-    @property
-    def rate(self) -> float:
-        return self.confirmed / self.seconds
-
-    @property
-    def cpu_us(self) -> float:
-        return self.cpu_s / self.confirmed * 1e6
-
-
-def measure_ceiling(sink: str, bodies: Path) -> CeilingRun:
+def measure_ceiling(sink: str, bodies: Path) -> Run:
     """Publish every line of ``bodies`` from a fresh process. Raises WrongRun when it fails."""
     command = [sys.executable, "-m", "bench.ceiling", str(bodies)]
     # The URL holds a password, which a command line would show to everybody.
     answer = subprocess.run(command, input=sink, capture_output=True, text=True, check=False, timeout=LONGEST_RUN_S)
     if answer.returncode != 0:
         raise WrongRun(f"the raw publisher ended with {answer.returncode}: {answer.stderr}")
-    return CeilingRun(**json.loads(answer.stdout))
+    return Run(**json.loads(answer.stdout))
 
 
 class Confirmed:
@@ -134,7 +120,7 @@ def main() -> None:
     connection.setblocking(False)  # noqa: FBT003 - it takes no keyword
     began, cpu = time.perf_counter(), time.process_time()
     confirmed = _publish(connection, chunks)
-    run = CeilingRun(confirmed, time.perf_counter() - began, time.process_time() - cpu)
+    run = Run(confirmed, time.perf_counter() - began, time.process_time() - cpu)
     print(json.dumps(asdict(run)))
 
 

@@ -14,46 +14,39 @@ from typing import Self
 
 import pgevents
 from bench.fault import WrongRun
+from bench.run import Run
 
 # No run takes as long; one that does hangs, and says nothing of speed.
 LONGEST_RUN_S = 300.0
+
+STATE_FILE = "state.json"
 
 _DONE = re.compile(r"^done: .*confirmed=(\d+)")
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, slots=True)
-class StreamRun:
+class StreamRun(Run):
     """One finished run. ``seconds`` and ``cpu_s`` count from its word that it is ready, ``startup_s`` until then.
 
     ``peak_rss_mib`` is that of the whole life of the process, imports included.
     """
 
-    confirmed: int
-    seconds: float
-    cpu_s: float
     startup_s: float
     peak_rss_mib: float
-
-    @property
-    def rate(self) -> float:
-        return self.confirmed / self.seconds
-
-    @property
-    def cpu_us(self) -> float:
-        """Processor time per event, user and system."""
-        return self.cpu_s / self.confirmed * 1e6
 
 
 class StreamProcess:
     """A running stream. ``finish`` it; leaving the ``with`` block kills what is left of it."""
 
-    def __init__(self, folder: Path, *arguments: str) -> None:
+    def __init__(self, folder: Path, *arguments: str, state: str = STATE_FILE) -> None:
+        # Slots are made anew under one name; a watermark of an earlier one would be a gap.
+        (folder / STATE_FILE).unlink(missing_ok=True)
         self._began = self._ready = time.perf_counter()
         self._startup_cpu_s = 0.0
         self._lines: list[str] = []
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "pgevents", "stream", *arguments],
+            [sys.executable, "-m", "pgevents", "stream", *arguments, "--state", state],
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,

@@ -10,12 +10,13 @@ from pathlib import Path
 from statistics import median
 
 from bench.backlog import Backlog, confirmed_flush, copied_slot
-from bench.ceiling import CeilingRun, measure_ceiling
+from bench.ceiling import measure_ceiling
 from bench.fault import WrongRun
 from bench.recvlogical import options_of, replay
 from bench.report import THROUGHPUT_HEAD, Section, Target, throughput_line
+from bench.run import Run
 from bench.servers import Servers
-from bench.stream import StreamProcess, StreamRun
+from bench.stream import STATE_FILE, StreamProcess, StreamRun
 
 BROKER_RATIO = 0.55
 NULL_RATIO = 0.65
@@ -23,10 +24,10 @@ NULL_RATIO = 0.65
 Say = Callable[[str], None]
 
 
-def stream_backlog(servers: Servers, backlog: Backlog, slot: str, sink: str) -> StreamRun:
+def stream_backlog(servers: Servers, backlog: Backlog, slot: str, sink: str, *, state: str = STATE_FILE) -> StreamRun:
     """Stream the whole backlog. Raises WrongRun unless every change was confirmed, and none twice."""
     arguments = ("--dsn", servers.dsn, "--slot", slot, "--sink", sink, "--until-lsn", str(backlog.until))
-    with StreamProcess(servers.folder, *arguments) as stream:
+    with StreamProcess(servers.folder, *arguments, state=state) as stream:
         stream.await_ready()
         run = stream.finish()
     if run.confirmed != backlog.changes:
@@ -63,14 +64,14 @@ def _publish_stream(servers: Servers, backlog: Backlog, plugin: str) -> StreamRu
     return run
 
 
-def _publish_raw(servers: Servers, backlog: Backlog, bodies: Path) -> CeilingRun:
+def _publish_raw(servers: Servers, backlog: Backlog, bodies: Path) -> Run:
     servers.queue.renew()
     run = measure_ceiling(servers.queue.sink, bodies)
     servers.queue.check_count(backlog.changes)
     return run
 
 
-def _broker_section(plugin: str, pairs: list[tuple[CeilingRun, StreamRun]], body_bytes: float) -> Section:
+def _broker_section(plugin: str, pairs: list[tuple[Run, StreamRun]], body_bytes: float) -> Section:
     raws, streams = [raw for raw, _ in pairs], [stream for _, stream in pairs]
     ratios = [stream.rate / raw.rate for raw, stream in pairs]
     ratio = median(ratios)

@@ -35,6 +35,10 @@ class Cutter:
         self._bytes += len(envelope.body)
         return len(self._envelopes) >= self._max_events or self._bytes >= self._max_bytes
 
+    def widen(self, max_events: int) -> None:
+        """Let a batch hold so many from now on."""
+        self._max_events = max_events
+
     def cut(self, end_lsn: Lsn) -> Batch | None:
         """The batch so far; None if it holds no envelope and ``end_lsn`` was given to an earlier one.
 

@@ -1,21 +1,21 @@
 """The command line: click commands, and the one place where an error becomes a line and an exit code."""
 
 import asyncio
-import json
-import os
 import sys
 from collections.abc import Sequence
 from importlib import resources
+from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from pgevents import log
-from pgevents.config import Resolution, resolve
 from pgevents.errors import EXIT_DONE, ConfigError, PGEventsError
 from pgevents.flags import AS_JSON, WITH_VERSION, Commands, Lazy, check_lsn, takes
-from pgevents.mask import mask_dsn
+from pgevents.mask import mask_dsn, mask_value
+from pgevents.parked_command import parked
 from pgevents.settings import Settings
+from pgevents.terminal import as_text, resolution_of, say, settings_of
 
 if TYPE_CHECKING:
     from pgevents.slot import SlotReport
@@ -32,11 +32,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _complain(str(error), error.hint)
         return error.exit_code
     except click.ClickException as error:
-        error.show()
+        shown = StringIO()
+        error.show(shown)
+        click.echo(_masked(shown.getvalue(), sys.argv[1:] if arguments is None else arguments), err=True, nl=False)
         return error.exit_code
     except click.Abort:
         return EXIT_INTERRUPTED
     return outcome if isinstance(outcome, int) else EXIT_DONE
+
+
+def _masked(message: str, arguments: Sequence[str]) -> str:
+    """A message of click's, which may repeat an argument; a URL in the wrong place is one."""
+    for given in (part for argument in arguments for part in (argument, argument.partition("=")[2]) if part):
+        if (masked := mask_value(given)) != given:
+            message = message.replace(given, masked).replace(repr(given)[1:-1], masked)
+    return mask_dsn(message)
 
 
 def _complain(message: str, hint: str) -> None:
@@ -44,25 +54,6 @@ def _complain(message: str, hint: str) -> None:
     for word, text in (("error:", message), ("hint:", hint)):
         if text:
             click.echo(f"{click.style(word, fg=red) if red else word} {log.one_line(mask_dsn(text))}", err=True)
-
-
-def _say(line: str) -> None:
-    """For the person at the terminal: standard output belongs to data."""
-    click.echo(line, err=True)
-
-
-def _resolution(config: str | None, flags: dict[str, Any]) -> Resolution:
-    resolution = resolve(flags, os.environ, file=config)
-    log.configure(resolution.settings.log_level, resolution.settings.log_format)
-    return resolution
-
-
-def _settings(config: str | None, flags: dict[str, Any]) -> Settings:
-    return _resolution(config, flags).settings
-
-
-def _json(document: object) -> str:
-    return json.dumps(document, indent=2, ensure_ascii=False)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -85,16 +76,17 @@ Example:
     "--until-lsn", metavar="LSN|now", callback=check_lsn, help="End once everything before it is acknowledged."
 )
 @click.option("--dry-run", is_flag=True, help="Write events to standard output; the slot does not move.")
-def stream(config: str | None, until_lsn: str | None, *, dry_run: bool, **flags: Any) -> None:
+@click.option("--accept-gap", is_flag=True, help="Go on behind lost changes, and record that it was decided.")
+def stream(config: str | None, until_lsn: str | None, *, dry_run: bool, accept_gap: bool, **flags: Any) -> None:
     """Publish committed changes until told to stop."""
-    settings = _settings(config, flags)
+    settings = settings_of(config, flags)
     if not settings.sink and not dry_run:
         raise ConfigError(
             "no sink is given", hint="Say where events go: --sink amqp://…, stdout:, file:PATH or null:"
         )
     from pgevents import app
 
-    asyncio.run(app.stream(settings, until=until_lsn, dry_run=dry_run, say=_say))
+    asyncio.run(app.stream(settings, until=until_lsn, dry_run=dry_run, accept_gap=accept_gap, say=say))
 
 
 @commands.command(epilog="\b\nExample:\n  pgevents tail --dsn postgresql://app@db/shop --table 'public.*'")
@@ -108,15 +100,15 @@ def tail(config: str | None, queue: str | None, bind: tuple[str, ...], *, as_jso
     They are read from the database, on a temporary slot that leaves nothing behind; or from the broker of --sink
     when --sink, --queue or --bind is given.
     """
-    settings = _settings(config, flags)
+    settings = settings_of(config, flags)
     from pgevents.tail import tail_database, tail_queue
 
     if not (queue or bind or flags["sink"]):
-        asyncio.run(tail_database(settings, as_json=as_json, say=_say))
+        asyncio.run(tail_database(settings, as_json=as_json, say=say))
         return
     _require_broker(settings)
     bindings = bind or (() if queue else ("#",))
-    tail_queue(settings, queue=queue, bindings=bindings, as_json=as_json, say=_say)
+    tail_queue(settings, queue=queue, bindings=bindings, as_json=as_json, say=say)
 
 
 def _require_broker(settings: Settings) -> None:
@@ -133,26 +125,22 @@ def slot() -> None:
 
 
 def _print_report(report: "SlotReport", *, as_json: bool) -> None:
-    click.echo(_json(report.as_dict()) if as_json else "\n".join(report.lines()))
+    click.echo(as_text(report.as_dict()) if as_json else "\n".join(report.lines()))
 
 
 @slot.command(
     epilog="\b\nExample:\n  pgevents slot create --dsn postgresql://app@db/shop --slot shop --plugin pgoutput"
 )
-@takes("dsn", "slot", "plugin", "publication", "tables")
+@takes("dsn", "slot", "plugin", "publication", "tables", "state")
 @AS_JSON
 def create(config: str | None, *, as_json: bool, **flags: Any) -> None:
     """Create the slot; with pgoutput also the publication, when it is missing."""
-    settings = _settings(config, flags)
-    from pgevents.slot import create as create_slot
+    settings = settings_of(config, flags)
+    from pgevents.session import open_state
+    from pgevents.start import Wish, create_slot
 
-    report = create_slot(
-        settings.dsn,
-        slot=settings.slot,
-        plugin=settings.plugin,
-        publication=settings.publication,
-        tables=settings.tables,
-    )
+    wish = Wish(settings.slot, settings.plugin, settings.publication, settings.tables)
+    report = create_slot(settings.dsn, wish, state=open_state(settings))
     _print_report(report, as_json=as_json)
 
 
@@ -161,7 +149,7 @@ def create(config: str | None, *, as_json: bool, **flags: Any) -> None:
 @AS_JSON
 def status(config: str | None, *, as_json: bool, **flags: Any) -> None:
     """Show the slot: who reads it, how much WAL is kept for it."""
-    settings = _settings(config, flags)
+    settings = settings_of(config, flags)
     from pgevents.slot import status as slot_status
 
     report = slot_status(settings.dsn, settings.slot)
@@ -169,18 +157,22 @@ def status(config: str | None, *, as_json: bool, **flags: Any) -> None:
 
 
 @slot.command(epilog="\b\nExample:\n  pgevents slot drop --slot shop")
-@takes("dsn", "slot")
+@takes("dsn", "slot", "state")
 @click.option("--terminate", is_flag=True, help="Also end the process that reads the slot.")
 @click.option("--yes", is_flag=True, help="Do not ask for the slot's name to be typed.")
 def drop(config: str | None, *, terminate: bool, yes: bool, **flags: Any) -> None:
     """Drop the slot. Changes that were not yet acknowledged can then not be streamed any more."""
-    settings = _settings(config, flags)
+    settings = settings_of(config, flags)
     if not yes:
         _confirm_drop(settings.slot)
+    from pgevents.session import open_state
     from pgevents.slot import drop as drop_slot
 
     drop_slot(settings.dsn, settings.slot, terminate=terminate)
-    _say(f"dropped slot {settings.slot}")
+    say(f"dropped slot {settings.slot}")
+    state = open_state(settings)
+    if state.load():
+        say(f"Its watermark stays in {state}: without it, a new slot of that name would hide what is lost.")
 
 
 def _confirm_drop(name: str) -> None:
@@ -188,9 +180,28 @@ def _confirm_drop(name: str) -> None:
         raise ConfigError(
             f"dropping slot {name} must be confirmed, and standard input is not a terminal", hint="Add --yes."
         )
-    _say(f"What slot {name} has not acknowledged yet will be gone for good.")
+    say(f"What slot {name} has not acknowledged yet will be gone for good.")
     if click.prompt("Type the slot's name to drop it", err=True) != name:
         raise ConfigError(f"slot {name} was not dropped: another name was typed")
+
+
+@commands.command(epilog="\b\nExample:\n  pgevents doctor --dsn postgresql://app@db/shop --sink amqp://app@broker/")
+@takes()
+@click.option("--management", metavar="URL", default="", help="Where RabbitMQ's management API is.")
+@click.option("--fix-sql", is_flag=True, help="Print the SQL that mends what can be mended so, and run nothing.")
+@AS_JSON
+def doctor(config: str | None, management: str, *, fix_sql: bool, as_json: bool, **flags: Any) -> int:
+    """Examine both ends before they are streamed between, and change nothing.
+
+    A line for each check: ✔ ok, ! something to think about, ✘ it would not run or lose changes in silence. Exit
+    code 0: all ok, 1: at least one !, 4: at least one ✘.
+    """
+    from pgevents.doctor import examination, finding, report
+
+    findings = examination.examine(settings_of(config, flags), management=management)
+    shown = as_text([each.as_dict() for each in findings]) if as_json else "\n".join(report.lines(findings))
+    click.echo("\n".join(report.fixes(findings)) if fix_sql else shown)
+    return finding.exit_code(findings)
 
 
 @commands.group(cls=Commands, name="config")
@@ -203,9 +214,9 @@ def config_group() -> None:
 @AS_JSON
 def show(config: str | None, *, as_json: bool, **flags: Any) -> None:
     """Print every option with its value and where that came from, secrets masked."""
-    resolution = _resolution(config, flags)
+    resolution = resolution_of(config, flags)
     if as_json:
-        click.echo(_json({"file": resolution.file, "options": resolution.shown(), "libpq": resolution.libpq}))
+        click.echo(as_text({"file": resolution.file, "options": resolution.shown(), "libpq": resolution.libpq}))
         return
     for key, row in resolution.shown().items():
         click.echo(f"{key:<15} {_readable(row['value']):<28} {row['origin']}")
@@ -240,6 +251,7 @@ def completion(shell: str) -> None:
         click.echo(generator(commands, {}, "pgevents", "_PGEVENTS_COMPLETE").source())
 
 
+commands.add_command(parked)
 commands.add_command(
     Lazy("demo", "pgevents.demo.command", short_help="Try it: a private PostgreSQL, RabbitMQ and shop workload.")
 )

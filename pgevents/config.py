@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from pgevents import libpq
 from pgevents.errors import ConfigError
-from pgevents.mask import HIDDEN, mask_dsn
+from pgevents.mask import HIDDEN, mask_value
 from pgevents.settings import OPTIONS, PREFIX, Option, Settings, nearest
 
 DEFAULT_FILE = "pgevents.toml"
@@ -51,7 +51,7 @@ class Resolution:
         values = {option: getattr(self.settings, option.name) for option in OPTIONS}
         return {
             option.key: {
-                "value": mask_dsn(value) if option.limits.secret else value,
+                "value": mask_value(value) if option.limits.secret else value,
                 "origin": self.origins[option.name],
             }
             for option, value in values.items()
@@ -69,6 +69,9 @@ def resolve(flags: Mapping[str, Any], environment: Environment, *, file: str | N
     found = {option.name: _find(option, flags, environment, in_file) for option in OPTIONS}
     values = {option.name: _value(option, found[option.name]) for option in OPTIONS}
     origins = {name: place.origin for name, place in found.items()}
+    if not values["state"]:
+        # Beside the configuration, and named after the slot: each slot needs one of its own.
+        values["state"] = str(Path(path or "").parent / f"pgevents-{values['slot']}.state.json")
     _add_exchange(values, origins, environment)
     _add_password(values, origins, environment)
     return Resolution(Settings(**values), origins, path, libpq.variables_set(environment))
@@ -90,10 +93,15 @@ def _value(option: Option, found: Found) -> Any:
     try:
         return option.parse(found.value) if found.is_text else option.check(found.value)
     except ValueError as error:
-        given = HIDDEN if option.limits.secret else repr(found.value)
+        given = HIDDEN if option.limits.secret else _shown(found.value)
         raise ConfigError(
             f"{option.key} = {given} ({found.origin}) is not allowed", hint=f"It must be {option.allowed}."
         ) from error
+
+
+def _shown(value: Any) -> str:
+    """A value as an error repeats it: a URL may stand where it does not belong."""
+    return repr(mask_value(value) if isinstance(value, str) else value)
 
 
 def _from_environment(variable: str, environment: Environment, *, secret: bool) -> tuple[str, str]:
@@ -146,7 +154,7 @@ def _read_file(flag: str | None, environment: Environment) -> tuple[str | None, 
     table = _parse_toml(path)
     for key in table:
         if key not in names:
-            raise ConfigError(f"unknown key {key!r} in {path}", hint=nearest(key, names))
+            raise ConfigError(f"unknown key {_shown(key)} in {path}", hint=nearest(key, names))
     return path, {names[key]: Found(value, path, is_text=False) for key, value in table.items()}
 
 

@@ -12,9 +12,14 @@ EXIT_REFUSED = 4
 
 
 class PGEventsError(Exception):
-    """The root. ``hint`` is what an operator can do; ``transient`` lets the supervisor try again."""
+    """The root. ``hint`` is what an operator can do; ``transient`` lets the supervisor try again.
+
+    ``alert``: a person should look, although it is tried again. What is not transient but alerts ends a start, and is
+    tried again in a stream that was running: what it had was taken away, and may be given back.
+    """
 
     transient = False
+    alert = False
     exit_code = EXIT_FAILED
 
     def __init__(self, message: str, *, hint: str = "") -> None:
@@ -38,6 +43,12 @@ class SourceUnavailable(SourceError):
     transient = True
 
 
+class SourceDegraded(SourceUnavailable):
+    """The server answers, and lacks connections, disk, memory or WAL. Somebody must see to it."""
+
+    alert = True
+
+
 class SlotInUse(SourceError):
     """Another process reads the slot. The server may take wal_sender_timeout to notice that it died."""
 
@@ -51,7 +62,15 @@ class SourceRefused(SourceError):
 
 
 class AuthenticationFailed(SourceRefused):
-    """Wrong password, unknown role, or a pg_hba.conf that refuses us."""
+    """Wrong password, unknown role, a pg_hba.conf that refuses us, or a certificate that one side does not trust."""
+
+    alert = True
+
+
+class NotPrimary(SourceRefused):
+    """The server is a standby."""
+
+    alert = True
 
 
 class SlotMissing(SourceRefused):
@@ -80,6 +99,23 @@ class SlotLost(GapDetected):
     """The server removed WAL that the slot needed, or invalidated the slot."""
 
 
+class StateError(PGEventsError):
+    """The watermark could not be kept or read."""
+
+
+class StateUnavailable(StateError):
+    """The disk cannot take the watermark now."""
+
+    transient = True
+    alert = True
+
+
+class StateRefused(StateError):
+    """What should hold the watermark cannot be used as it is: a person must change something."""
+
+    exit_code = EXIT_REFUSED
+
+
 class DecodeError(PGEventsError):
     """A message of the output plug-in that we cannot read. Never skipped; holds no row values."""
 
@@ -102,6 +138,12 @@ class SinkUnavailable(SinkError):
     transient = True
 
 
+class SinkDegraded(SinkUnavailable):
+    """The broker answers, and lacks connections or something else. Somebody must see to it."""
+
+    alert = True
+
+
 class SinkStalled(SinkError):
     """The sink confirmed nothing for ``stall_timeout``."""
 
@@ -112,6 +154,18 @@ class SinkRefused(SinkError):
     """The sink is reachable and will not serve us as things stand: a person must change something."""
 
     exit_code = EXIT_REFUSED
+
+
+class AccessRefused(SinkRefused):
+    """The broker refuses our user, its virtual host or its permissions, or one side the other's certificate."""
+
+    alert = True
+
+
+class ExchangeMissing(SinkRefused):
+    """The exchange is not there, and we may not declare it."""
+
+    alert = True
 
 
 class Unroutable(SinkError):
@@ -128,9 +182,30 @@ class Unroutable(SinkError):
 
 
 class PublishRejected(SinkError):
-    """The sink said no to one event; ``transient`` when the same event may be taken later."""
+    """The sink said no to one event; ``transient`` when the same event may be taken later.
 
-    def __init__(self, message_id: str, reason: str, *, hint: str = "", transient: bool = False) -> None:
+    Where it would say no to others as well: it takes no body larger than ``max_bytes``, nothing of ``routing_key``.
+    """
+
+    def __init__(
+        self,
+        message_id: str,
+        reason: str,
+        *,
+        hint: str = "",
+        transient: bool = False,
+        max_bytes: int | None = None,
+        routing_key: str | None = None,
+    ) -> None:
         super().__init__(f"event {message_id} was rejected: {reason}", hint=hint)
         self.message_id = message_id
+        self.reason = reason
         self.transient = transient
+        self.max_bytes = max_bytes
+        self.routing_key = routing_key
+
+
+class ParkRefused(PGEventsError):
+    """The file of parked events cannot be read as it is: a person must change something."""
+
+    exit_code = EXIT_REFUSED

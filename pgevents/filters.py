@@ -3,9 +3,12 @@
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
+# To publish where we stand would move us on, for ever.
+OWN_TABLES = frozenset({"pgevents.watermark"})
+
 
 class TableFilter:
-    """Includes what matches ``include`` (everything when it is empty) and none of ``exclude``.
+    """Includes what matches ``include`` (everything when it is empty) and none of ``exclude``, never our own tables.
 
     A pattern is a shell glob, case-sensitive: ``public.orders``, ``shop.*``, ``*.audit_*``. Without a dot it
     means the schema ``public``.
@@ -18,7 +21,7 @@ class TableFilter:
     def __call__(self, schema: str, table: str) -> bool:
         name = f"{schema}.{table}"
         wanted = not self.include or any(fnmatchcase(name, pattern) for pattern in self.include)
-        return wanted and not any(fnmatchcase(name, pattern) for pattern in self.exclude)
+        return wanted and name not in OWN_TABLES and not any(fnmatchcase(name, pattern) for pattern in self.exclude)
 
     def unmatched(self, names: Iterable[str]) -> list[str]:
         """The include patterns that match none of ``names``, each ``schema.table``."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 
-from pgevents.errors import DecodeError
+from pgevents.errors import DecodeError, GapDetected
 from pgevents.event import Transaction
 from pgevents.lsn import NOWHERE, Lsn
 from pgevents.wal import Begin, Change, Commit, LogicalMessage, Relation, Truncate, WalItem
@@ -20,14 +20,19 @@ class Gate:
     """Takes WAL items in order and lets numbered changes through.
 
     ``identity`` is ``{system identifier}-{timeline}``. ``end_lsn`` is the LSN up to which every change has been let
-    through: at first where the slot stands, then the end of the last whole transaction, or a later keepalive's.
+    through: at first the watermark, then the end of the last whole transaction, or a later keepalive's. What lies
+    before the watermark was confirmed in an earlier run: when the server sends it again, it is let go of, a whole
+    transaction at a time. ``resent`` counts those transactions.
     """
 
     def __init__(self, identity: str, end_lsn: Lsn = NOWHERE) -> None:
         self._identity = identity
         self._transaction: Transaction | None = None
+        self._is_resent = False
         self._seq = 0
+        self._watermark = end_lsn
         self.end_lsn = end_lsn
+        self.resent = 0
 
     @property
     def inside(self) -> bool:
@@ -35,21 +40,23 @@ class Gate:
         return self._transaction is not None
 
     def admit(self, item: WalItem) -> Sequence[Numbered]:
-        """The changes of ``item`` that go on. Raises DecodeError for a change outside any transaction."""
+        """The changes of ``item`` that go on.
+
+        Raises DecodeError for a change outside any transaction, GapDetected for one across the watermark.
+        """
         if type(item) is Change:
-            return (self._number(item),)
+            return () if self._is_resent else (self._number(item),)
         match item:
             case Begin():
                 self._begin(item)
             case Commit():
-                self._transaction = None
-                self.end_lsn = item.end_lsn
+                self._commit(item.end_lsn)
             case Truncate():
-                return [self._number(relation) for relation in item.relations]
+                return () if self._is_resent else [self._number(relation) for relation in item.relations]
             case LogicalMessage(transactional=True):
-                return (self._number(item),)
+                return () if self._is_resent else (self._number(item),)
             case LogicalMessage():
-                return (self._lone_message(item),)
+                return self._lone_message(item)
         return ()
 
     def keepalive(self, wal_end: int) -> None:
@@ -68,6 +75,23 @@ class Gate:
             _epoch_seconds(committed_at[:19]),
             origin,
         )
+        # As PostgreSQL decides it: records do not overlap, so a commit that starts before an end LSN ends by then.
+        self._is_resent = commit_lsn < self._watermark
+
+    def _commit(self, end_lsn: Lsn) -> None:
+        self._transaction = None
+        if not self._is_resent:
+            self.end_lsn = end_lsn
+            return
+        self._is_resent = False
+        self.resent += 1
+        if end_lsn > self._watermark:
+            raise GapDetected(
+                f"a commit that ends at {end_lsn} lies across the watermark {self._watermark}: this is not the WAL "
+                "that was acknowledged",
+                hint="The database was set back and has written something else since. Reload what depends on the "
+                "events, then go on with --accept-gap.",
+            )
 
     def _number(self, item: Change | Relation | LogicalMessage) -> Numbered:
         if self._transaction is None:
@@ -75,12 +99,14 @@ class Gate:
         self._seq += 1
         return item, self._transaction, self._seq
 
-    def _lone_message(self, message: LogicalMessage) -> Numbered:
+    def _lone_message(self, message: LogicalMessage) -> Sequence[Numbered]:
         """A non-transactional message: seq 0, because a commit record may start at the very LSN it ends."""
+        if message.lsn <= self._watermark:
+            return ()
         if self._transaction is None:
             self.end_lsn = max(self.end_lsn, message.lsn)
         lone = Transaction(f"{self._identity}-{message.lsn:X}-", None, str(message.lsn), None, 0, None)
-        return message, lone, 0
+        return ((message, lone, 0),)
 
 
 @lru_cache(maxsize=64)

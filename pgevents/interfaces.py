@@ -1,13 +1,15 @@
 """The seams of the pipeline: source, decoder, codec, sink, and what each promises."""
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from enum import StrEnum
+from typing import NamedTuple, Protocol
 
 from pgevents.batch import Batch
-from pgevents.event import Event
+from pgevents.event import Envelope, Event
 from pgevents.lsn import Lsn
 from pgevents.wal import Keepalive, PgType, RawMessage, TableFacts, WalItem
+from pgevents.watermark import Watermark
 
 
 class Source(Protocol):
@@ -20,13 +22,39 @@ class Source(Protocol):
         """
         ...
 
-    def acknowledge(self, end_lsn: Lsn) -> None:
-        """Everything before ``end_lsn`` may be forgotten. A smaller LSN than the last one changes nothing."""
+    def acknowledge(self, end_lsn: Lsn, *, idle: bool) -> None:
+        """Everything before ``end_lsn`` may be forgotten. A smaller LSN than the last one changes nothing.
+
+        ``idle``: no event was confirmed for it, so that it is not urgent.
+        """
         ...
 
     async def close(self) -> None:
         """Send the last acknowledged LSN once more and leave. The slot stays."""
         ...
+
+
+class State(Protocol):
+    """Where the watermark of a slot is kept. ``str()`` names it; every method may block.
+
+    ``idle_interval_s`` is how long an LSN that no event came with may wait to be kept.
+    """
+
+    @property
+    def idle_interval_s(self) -> float: ...
+
+    def load(self) -> Watermark | None:
+        """The watermark, or None where none was kept yet. Raises StateError or SourceError."""
+        ...
+
+    def save(self, watermark: Watermark) -> None:
+        """Returns once ``watermark`` survives a crash. Raises StateError or SourceError; the old one then stays.
+
+        So it does where another stream of the slot has kept one that is further on.
+        """
+        ...
+
+    def close(self) -> None: ...
 
 
 class Catalog(Protocol):
@@ -68,19 +96,49 @@ class Codec(Protocol):
     def encode(self, event: Event) -> bytes: ...
 
 
+class Reason(StrEnum):
+    """Why an event is parked."""
+
+    NO_ROUTE = "NO_ROUTE"
+    TOO_LARGE = "TOO_LARGE"
+    NACKED = "NACKED"
+    UNPUBLISHABLE = "UNPUBLISHABLE"
+
+
+class Unpublished(NamedTuple):
+    """An event that is to be parked; ``detail`` says in words what ``reason`` means for it."""
+
+    envelope: Envelope
+    reason: Reason
+    detail: str
+
+
+class Park(Protocol):
+    """Where events go that the sink cannot deliver, until a person decides on them."""
+
+    async def add(self, events: Sequence[Unpublished], *, sink: str) -> None:
+        """Returns once ``events`` would survive a crash; ``sink`` names, without secrets, who could not take them.
+
+        Raises SinkError, and then they count as not parked.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class SinkOptions:
     """What a sink may be told besides its URL; a sink ignores what does not concern it.
 
-    ``on_unroutable``: ``wait`` holds until a queue is bound, and raises Unroutable after ``hold_s``; ``park``
-    appends to ``park_file``; ``drop`` counts and forgets. ``declare``: whether the sink may create what it
-    publishes to.
+    ``on_unroutable``: ``wait`` holds until a queue is bound, and raises Unroutable after ``hold_s``; ``park`` puts
+    into ``park``, which whoever opened the sink closes; ``drop`` counts and forgets. ``declare``: whether the sink
+    may create what it publishes to. ``on_calm``, where it is given: the other end was full a moment ago; it is
+    called when it no longer is.
     """
 
     declare: bool = True
     on_unroutable: str = "wait"
-    park_file: str = "pgevents-parked.ndjson"
+    park: Park | None = None
     hold_s: float = 30.0
+    on_calm: Callable[[], None] | None = None
 
 
 class Sink(Protocol):
@@ -91,6 +149,7 @@ class Sink(Protocol):
 
         Batches are published in order and may resolve out of order. Raises nothing itself: the awaitable raises
         SinkUnavailable, PublishRejected or Unroutable, and then the whole batch counts as unconfirmed.
+        Behind a batch that raised PublishRejected nothing is published any more.
         """
         ...
 

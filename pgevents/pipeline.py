@@ -64,7 +64,8 @@ class Pipeline:
     def __post_init__(self) -> None:
         limits, start = self.limits, self.gate.end_lsn
         self.cutter = Cutter(max_events=limits.batch_events, max_bytes=limits.batch_bytes, end_lsn=start)
-        self.progress.acknowledged = max(self.progress.acknowledged, start)
+        # What an earlier run handed over may not have been kept.
+        self.progress.acknowledged = start
         self._given_up = self.progress.published - self.progress.confirmed
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -152,7 +153,7 @@ class Pipeline:
                 await self._confirmed(confirmation)
             self.progress.confirmed += len(batch.envelopes)
             if batch.end_lsn > self.progress.acknowledged:
-                self.source.acknowledge(batch.end_lsn)
+                self.source.acknowledge(batch.end_lsn, idle=not batch.envelopes)
                 self.progress.acknowledged = batch.end_lsn
 
     async def _confirmed(self, confirmation: Awaitable[None]) -> None:

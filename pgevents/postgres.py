@@ -1,8 +1,11 @@
 """Connections to PostgreSQL."""
 
 import os
+import socket
+import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
+from types import MappingProxyType
 from typing import Any, Self
 
 import psycopg2
@@ -23,8 +26,15 @@ PINNED_SETTINGS = {
     "quote_all_identifiers": "off",
     "search_path": "pg_catalog",  # regclass and its kin print a schema where it is not on the path
     "statement_timeout": "0",
+    "lock_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
 }
+
+# Older servers do not know these, and would refuse a connection that names them; they are set when it stands.
+_LATER_TIMEOUTS = """
+select pg_catalog.set_config(name, '0', false) from pg_catalog.pg_settings
+where name in ('idle_session_timeout', 'transaction_timeout')
+"""
 
 # A dead network is noticed within about half a minute instead of the kernel's two hours.
 DEFAULTS: dict[str, Any] = {
@@ -65,11 +75,20 @@ def quoted(*names: str) -> str:
 class Sql:
     """An ordinary connection in autocommit, opened at the first statement and again after a failure.
 
-    Every method blocks and raises SourceError.
+    ``settings`` hold on it whatever the defaults of role and database are. Every method blocks and raises
+    SourceError; with ``answer_timeout_s`` a server that does not answer in time counts as lost.
     """
 
-    def __init__(self, dsn: str) -> None:
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        settings: Mapping[str, str] = MappingProxyType({}),
+        answer_timeout_s: float | None = None,
+    ) -> None:
         self._dsn = dsn
+        self._answer_timeout_s = answer_timeout_s
+        self._settings = {"statement_timeout": "0", **settings}
         self._connection: Any = None
 
     def __enter__(self) -> Self:
@@ -96,19 +115,49 @@ class Sql:
     @contextmanager
     def _cursor(self, plugin: str = "") -> Iterator[Any]:
         if self._connection is None or self._connection.closed:
-            self._connection = _connect(self._dsn, options=_options(self._dsn, {"statement_timeout": "0"}))
-            self._connection.autocommit = True
+            self._connection = _connect(self._dsn, options=_options(self._dsn, self._settings))
+        limit_s, connection = self._answer_timeout_s, self._connection
         try:
-            with self._connection.cursor() as cursor:
+            with connection.cursor() as cursor, _cut_after(limit_s, connection) if limit_s else nullcontext():
                 yield cursor
         except psycopg2.Error as error:
             raise translated(error, plugin=plugin) from error
 
 
-def _connect(dsn: str, **more: Any) -> Any:
+@contextmanager
+def _cut_after(limit_s: float, connection: Any) -> Iterator[None]:
+    """Shut the socket down where the block lasts longer, which ends libpq's waiting.
+
+    A statement_timeout is the server's, which may be frozen, and TCP's time-outs are for a host that is gone.
+    """
+    timer = threading.Timer(limit_s, _shut_down, [connection.fileno()])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _shut_down(descriptor: int) -> None:
+    with suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as end:
+        end.shutdown(socket.SHUT_RDWR)
+
+
+def _connect(dsn: str, *, options: str, connection_factory: Any = None) -> Any:
     try:
         given = psycopg2.extensions.parse_dsn(dsn)
         settings: dict[str, Any] = {name: value for name, value in DEFAULTS.items() if name not in given}
-        return psycopg2.connect(dsn, client_encoding="UTF8", **settings, **more)
+        settings |= {"options": options, "connection_factory": connection_factory}
+        connection = psycopg2.connect(dsn, client_encoding="UTF8", **settings)
     except psycopg2.Error as error:
         raise translated(error) from error
+    try:
+        if connection_factory is None:  # a replication connection knows nothing else
+            connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(_LATER_TIMEOUTS)
+    except psycopg2.Error as error:
+        connection.close()
+        raise translated(error) from error
+    return connection

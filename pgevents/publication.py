@@ -9,13 +9,16 @@ from pgevents.table import streamable
 
 WILDCARDS = frozenset("*?[")
 
-# A partition is published through its parents, and pg_publication_tables lists either.
+# A partition is published through its parents, and pg_publication_tables lists either. Joined by name, because
+# regclass would ask for USAGE on the schema.
 _HELD = """
 select n.nspname, c.relname from pg_catalog.pg_publication_tables p
-join pg_catalog.pg_class t on t.oid = (quote_ident(p.schemaname) || '.' || quote_ident(p.tablename))::regclass
-join pg_catalog.pg_class c on c.oid = t.oid or c.oid in (
-    select relid from pg_catalog.pg_partition_tree(t.oid)
-    union select relid from pg_catalog.pg_partition_ancestors(t.oid))
+join pg_catalog.pg_namespace s on s.nspname = p.schemaname
+join pg_catalog.pg_class t on t.relnamespace = s.oid and t.relname = p.tablename
+cross join lateral (
+    select t.oid union select relid from pg_catalog.pg_partition_tree(t.oid)
+    union select relid from pg_catalog.pg_partition_ancestors(t.oid)) held
+join pg_catalog.pg_class c on c.oid = held.oid
 join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 where p.pubname = %s
 """
@@ -46,8 +49,13 @@ def unpublished(sql: Sql, publication: str, tables: Sequence[str]) -> list[tuple
     """The tables that the patterns match and the publication does not hold. Without patterns it decides alone."""
     if not tables:
         return []
-    held = set(sql.rows(_HELD, publication))
-    return [table for table in streamable(sql) if TableFilter(tables)(*table) and table not in held]
+    keep, published = TableFilter(tables), held(sql, publication)
+    return [table for table in streamable(sql) if keep(*table) and table not in published]
+
+
+def held(sql: Sql, publication: str) -> set[tuple[str, str]]:
+    """The tables that it publishes, partitions and what they are partitions of among them."""
+    return {(schema, name) for schema, name in sql.rows(_HELD, publication)}
 
 
 def ensure(sql: Sql, publication: str, tables: Sequence[str]) -> tuple[str, ...]:

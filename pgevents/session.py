@@ -2,9 +2,11 @@
 
 import difflib
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
+from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
 from urllib.parse import unquote
@@ -12,14 +14,25 @@ from urllib.parse import unquote
 import pgevents.sink
 from pgevents.decoder.pgoutput import PgoutputDecoder
 from pgevents.decoder.wal2json import Wal2jsonDecoder
-from pgevents.errors import ConfigError, PGEventsError
-from pgevents.interfaces import Decoder, Sink, SinkOptions
+from pgevents.errors import ConfigError, PGEventsError, SourceUnavailable
+from pgevents.interfaces import Decoder, Sink, SinkOptions, State
 from pgevents.lsn import NOWHERE, Lsn
+from pgevents.park import ParkFile
+from pgevents.park import check as check_park
+from pgevents.poison import Parking, Poison, Sieve
+from pgevents.postgres import quoted
 from pgevents.routing import DEFAULT_TEMPLATE, RoutingKey
 from pgevents.settings import Settings
+from pgevents.source.acknowledgement import Keep, forget
 from pgevents.source.catalog import SqlCatalog
-from pgevents.source.replication import ReplicationSource, Session, connect_session, start
+from pgevents.source.connection import Session, connect_session, start
+from pgevents.source.replication import ReplicationSource
+from pgevents.state.file import FileState
+from pgevents.state.nowhere import NoState
+from pgevents.state.postgres import PostgresState
 from pgevents.thread import in_thread
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 
 # One scheme of one module: what differs between them is in the URL.
 _TLS_SCHEMES = {"amqps": "amqp"}
@@ -50,30 +63,55 @@ def sink_schemes() -> dict[str, str]:
     return found | {point.name: point.value for point in entry_points(group="pgevents.sink")}
 
 
-async def open_sink(settings: Settings) -> Sink:
-    """Open the sink of ``settings.sink``. Raises ConfigError for an unknown scheme, else what the sink raises."""
-    if not settings.sink:
+async def open_sink(settings: Settings, poison: Poison, *, on_calm: Callable[[], None] | None = None) -> Sink:
+    """Open the sink of ``settings.sink``; known ``poison`` is parked instead. Raises what ``open_url`` does.
+
+    ``on_calm``: it was full a moment ago; called when it no longer is.
+    """
+    park_file = Path(settings.park_file)
+    if "park" in (settings.on_poison, settings.on_unroutable):
+        check_park(park_file)
+    park = Parking(ParkFile(park_file), poison)
+    options = SinkOptions(
+        declare=settings.declare,
+        on_unroutable=settings.on_unroutable,
+        park=park,
+        # Before the stall time-out, which would close the sink and send all of it again.
+        hold_s=min(SinkOptions().hold_s, settings.stall_timeout_s / 2),
+        on_calm=on_calm,
+    )
+    return Sieve(await open_url(settings.sink, options), park, poison)
+
+
+async def open_url(url: str, options: SinkOptions) -> Sink:
+    """Open the sink that ``url`` names. Raises ConfigError for an unknown scheme, else what the sink raises."""
+    if not url:
         raise ConfigError(
             "no sink is given", hint="Name one with --sink or RABBITMQ_URL, such as amqp://guest:guest@localhost/"
         )
     schemes = sink_schemes()
-    scheme = settings.sink.partition(":")[0]
+    scheme = url.partition(":")[0]
+    if not _SCHEME.fullmatch(scheme):  # and perhaps half a password
+        raise ConfigError("the sink is not a URL", hint=f"The schemes are {', '.join(sorted(schemes))}.")
     if scheme not in schemes:
         near = difflib.get_close_matches(scheme, schemes, 1)
         raise ConfigError(
             f"{scheme!r} is not the scheme of a sink",
             hint=f"Did you mean {near[0]}:?" if near else f"The schemes are {', '.join(sorted(schemes))}.",
         )
-    routing_key(settings.sink)  # a template that cannot be filled is refused before anything is opened
-    options = SinkOptions(
-        declare=settings.declare,
-        on_unroutable=settings.on_unroutable,
-        park_file=settings.park_file,
-        # Before the stall time-out, which would close the sink and send all of it again.
-        hold_s=min(SinkOptions().hold_s, settings.stall_timeout_s / 2),
-    )
-    sink: Sink = await import_module(schemes[scheme]).open(settings.sink, options)
+    routing_key(url)  # a template that cannot be filled is refused before anything is opened
+    sink: Sink = await import_module(schemes[scheme]).open(url, options)
     return sink
+
+
+def open_state(settings: Settings) -> State:
+    """Where ``settings.state`` says that the watermark is kept: ``postgres``, a path, or ``none``, as if left out."""
+    match settings.state:
+        case "postgres":
+            return PostgresState(settings.dsn, settings.slot)
+        case "none" | "":
+            return NoState()
+    return FileState(Path(settings.state.removeprefix("file:")))
 
 
 def routing_key(url: str) -> RoutingKey:
@@ -98,8 +136,10 @@ class Stream:
     start_lsn: Lsn
 
     async def close(self) -> None:
-        await self.source.close()
-        self.catalog.close()
+        try:
+            await self.source.close()
+        finally:
+            self.catalog.close()
 
 
 async def open_stream(
@@ -109,32 +149,53 @@ async def open_stream(
     plugin: str,
     publication: str,
     start_lsn: Lsn = NOWHERE,
+    keep: Keep = forget,
+    idle_interval_s: float = 0.0,
+    identity: str = "",
     temporary: bool = False,
     read_only: bool = False,
 ) -> Stream:
     """Connect and begin streaming. Raises SourceError.
 
-    ``start_lsn`` is the slot's confirmed flush LSN: the server may decode from before it, and nothing before it is
-    to be acknowledged again.
+    ``start_lsn`` is the watermark: what lies before it may be sent again, and is let go of. ``keep`` is called with
+    each later LSN before it is acknowledged, with one that no event came with after ``idle_interval_s``.
 
+    ``identity`` is the server's, where it is known: another one is not streamed from.
     ``temporary`` first creates the slot for as long as the connection lasts; ``read_only`` never acknowledges.
     """
     session = await in_thread(connect_session, dsn)
     try:
+        _check_identity(session, identity)
         options = _plugin_options(session, plugin, publication)
         cursor = await in_thread(_start, session, slot, plugin, options, temporary=temporary)
     except PGEventsError:
         session.connection.close()
         raise
     catalog = SqlCatalog(dsn)
-    source = ReplicationSource(session, cursor, slot=slot, acknowledged=start_lsn, read_only=read_only)
-    quoted = "numeric-data-types-as-string" in options
+    source = ReplicationSource(
+        session,
+        cursor,
+        slot=slot,
+        acknowledged=start_lsn,
+        keep=keep,
+        idle_interval_s=idle_interval_s,
+        read_only=read_only,
+    )
+    as_text = "numeric-data-types-as-string" in options
     decoder: Decoder = PgoutputDecoder(catalog)
     if plugin == "wal2json":
-        decoder = Wal2jsonDecoder(catalog, quoted=quoted, encoding=session.encoding)
+        decoder = Wal2jsonDecoder(catalog, quoted=as_text, encoding=session.encoding)
     return Stream(
-        source, decoder, session.identity, catalog, is_exact=quoted or plugin == "pgoutput", start_lsn=start_lsn
+        source, decoder, session.identity, catalog, is_exact=as_text or plugin == "pgoutput", start_lsn=start_lsn
     )
+
+
+def _check_identity(session: Session, identity: str) -> None:
+    if identity and session.identity != identity:
+        raise SourceUnavailable(
+            "the replication connection reached another server than the one that was asked before",
+            hint="Name one host in the DSN, or let target_session_attrs choose the same one each time.",
+        )
 
 
 def _start(session: Session, slot: str, plugin: str, options: dict[str, str], *, temporary: bool) -> Any:
@@ -154,8 +215,7 @@ def _start(session: Session, slot: str, plugin: str, options: dict[str, str], *,
 def _plugin_options(session: Session, plugin: str, publication: str) -> dict[str, str]:
     if plugin == "wal2json":
         return dict(_WAL2JSON_OPTIONS)
-    name = '"' + publication.replace('"', '""') + '"'
-    options = {"proto_version": "1", "publication_names": name}
+    options = {"proto_version": "1", "publication_names": quoted(publication)}
     if session.server_version >= _PGOUTPUT_MESSAGES_SINCE:
         options["messages"] = "true"
     return options

@@ -46,6 +46,7 @@ class Settings:
     create_slot: bool = _option(default=False, help="Create the slot when it is missing.")
     plugin: str = _option("auto", "Output plug-in of the slot.", choices=("auto", "wal2json", "pgoutput"))
     publication: str = _option("pgevents", "Publication to read; pgoutput only.", pattern=".{1,63}")
+    state: str = _option("", "Where the watermark of the slot is kept: a file, postgres for a table, or none.")
     tables: tuple[str, ...] = _option(
         (), "Stream only tables that match this pattern, such as shop.*; may be repeated.", aliases=("PGTABLES",)
     )
@@ -57,7 +58,13 @@ class Settings:
     on_unroutable: str = _option(
         "wait", "What to do with an event that no queue is bound to.", choices=("wait", "park", "drop")
     )
-    park_file: str = _option("pgevents-parked.ndjson", "Where --on-unroutable park appends events.", pattern=".+")
+    on_poison: str = _option(
+        "halt", "What to do with an event that can never be published.", choices=("halt", "park")
+    )
+    nack_limit: int = _option(
+        20, "Nacks of one event after which --on-poison park parks it.", lowest=1, highest=1_000_000
+    )
+    park_file: str = _option("pgevents-parked.ndjson", "Where events are parked.", pattern=".+")
     batch_events: int = _option(1000, "Most events in a batch.", lowest=1, highest=1_000_000)
     batch_bytes: int = _option(4 * 2**20, "Most bytes of events in a batch.", lowest=1, highest=2**30)
     window: int = _option(8, "Most batches sent and not yet confirmed.", lowest=1, highest=10_000)

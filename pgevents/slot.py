@@ -1,23 +1,13 @@
 """The replication slot: what is there, creating it, and dropping it when a person asks for it."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from pgevents import publication as publications
-from pgevents.errors import (
-    ConfigError,
-    PluginRefused,
-    PrivilegeError,
-    SlotInUse,
-    SlotLost,
-    SlotMismatch,
-    SlotMissing,
-    SourceRefused,
-)
-from pgevents.filters import TableFilter
+from pgevents.errors import PluginRefused, SlotInUse, SlotLost, SlotMismatch, SlotMissing
 from pgevents.postgres import Sql
-from pgevents.table import check_patterns, inexact_columns, keyless_tables
+from pgevents.server import look
 
 PLUGINS = ("wal2json", "pgoutput")
 
@@ -33,16 +23,6 @@ select slot_name, plugin, slot_type, database, active, active_pid, restart_lsn::
         case when pg_catalog.pg_is_in_recovery() then pg_catalog.pg_last_wal_receive_lsn()
         else pg_catalog.pg_current_wal_lsn() end, restart_lsn)::bigint
 from pg_catalog.pg_replication_slots where slot_name = %s
-"""
-
-# Only superusers and pg_read_all_settings may read output_plugin_libraries: the view leaves it out for others, where
-# current_setting would raise.
-_SERVER = """
-select pg_catalog.current_database(), pg_catalog.current_setting('wal_level'),
-    (select setting from pg_catalog.pg_settings where name = 'output_plugin_libraries'),
-    (select rolsuper or rolreplication from pg_catalog.pg_roles where rolname = current_user)
-    or coalesce((select pg_catalog.pg_has_role(oid, 'member') from pg_catalog.pg_roles
-        where rolname = 'rds_replication'), false)
 """
 
 
@@ -102,27 +82,10 @@ def report(sql: Sql, slot: str) -> SlotReport:
     return found
 
 
-def check_server(sql: Sql) -> None:
-    """Raises SourceRefused or PrivilegeError when the server could not stream to this role at all."""
-    _, wal_level, _, may_replicate = sql.rows(_SERVER)[0]
-    if wal_level != "logical":
-        raise SourceRefused(
-            f"wal_level is {wal_level}, and logical replication needs logical",
-            hint="ALTER SYSTEM SET wal_level = 'logical'; then restart the server "
-            "(on RDS: rds.logical_replication = 1 in the parameter group, then reboot).",
-        )
-    if not may_replicate:
-        raise PrivilegeError(
-            "the role may not use replication slots",
-            hint="As an administrator: ALTER ROLE … WITH REPLICATION; on RDS: GRANT rds_replication TO …;",
-        )
-
-
-def check_slot(sql: Sql, found: SlotReport, plugin: str) -> None:
-    """Raises when the slot cannot be streamed with ``plugin``, which may be ``auto``."""
+def check_slot(found: SlotReport, *, plugin: str, database: str) -> None:
+    """Raises when the slot cannot be streamed from ``database`` with ``plugin``, which may be ``auto``."""
     if found.slot_type != "logical":
         raise SlotMismatch(f"slot {found.slot} is a physical slot", hint="Choose another --slot.")
-    database = sql.rows(_SERVER)[0][0]
     if found.database != database:
         raise SlotMismatch(
             f"slot {found.slot} belongs to database {found.database}, not {database}",
@@ -137,7 +100,8 @@ def check_slot(sql: Sql, found: SlotReport, plugin: str) -> None:
     if found.wal_status == "lost":
         raise SlotLost(
             f"slot {found.slot} is lost: the server removed WAL it needed",
-            hint="Changes are gone. Drop the slot, create it again and reload what depends on it.",
+            hint=f"Changes are gone. Reload what depends on the events, drop the slot (pgevents slot drop --slot "
+            f"{found.slot}), and start with --create-slot --accept-gap, which records the decision.",
         )
     if found.active:
         raise SlotInUse(
@@ -146,18 +110,7 @@ def check_slot(sql: Sql, found: SlotReport, plugin: str) -> None:
         )
 
 
-def create(dsn: str, *, slot: str, plugin: str, publication: str, tables: Sequence[str]) -> SlotReport:
-    """Create a slot that must not exist yet."""
-    with Sql(dsn) as sql:
-        check_server(sql)
-        if find(sql, slot) is not None:
-            raise ConfigError(f"slot {slot} exists already", hint=f"pgevents slot status --slot {slot} shows it.")
-        check_patterns(sql, tables)
-        notes = _create(sql, slot, plugin=plugin, publication=publication, tables=tables)
-        return replace(report(sql, slot), notes=notes)
-
-
-def _create(sql: Sql, slot: str, *, plugin: str, publication: str, tables: Sequence[str]) -> tuple[str, ...]:
+def create(sql: Sql, slot: str, *, plugin: str, publication: str, tables: Sequence[str]) -> tuple[str, ...]:
     """Create the slot and what its plug-in needs; returns what was done and why."""
     if plugin == "wal2json":
         return _create_slot(sql, slot, plugin)
@@ -170,13 +123,13 @@ def _create(sql: Sql, slot: str, *, plugin: str, publication: str, tables: Seque
             return (*_create_slot(sql, slot, "wal2json"), "it is installed and allowed")
         except PluginRefused as error:
             reason = str(error)
-    done = _create(sql, slot, plugin="pgoutput", publication=publication, tables=tables)
+    done = create(sql, slot, plugin="pgoutput", publication=publication, tables=tables)
     return (*done, f"no wal2json: {reason}")
 
 
 def _wal2json_refusal(sql: Sql) -> str:
     """Why the server would refuse wal2json, where a setting we may read says so (CVE-2026-6471)."""
-    allowed = sql.rows(_SERVER)[0][2]
+    allowed = look(sql).plugins_allowed
     if allowed is None or "wal2json" in {name.strip(" \"'") for name in allowed.split(",")}:
         return ""
     return f"output_plugin_libraries allows only {allowed}"
@@ -222,58 +175,3 @@ def current_lsn(dsn: str) -> str:
     with Sql(dsn) as sql:
         lsn: str = sql.rows("select pg_catalog.pg_current_wal_lsn()::text")[0][0]
         return lsn
-
-
-def check_temporary(dsn: str, *, plugin: str, publication: str, tables: Sequence[str]) -> None:
-    """Raises when a temporary slot of ``plugin`` could not be streamed from."""
-    with Sql(dsn) as sql:
-        check_server(sql)
-        check_patterns(sql, tables)
-        if plugin == "pgoutput":
-            publications.check(sql, publication, tables)
-
-
-def prepare(
-    dsn: str,
-    *,
-    slot: str,
-    plugin: str,
-    publication: str,
-    tables: Sequence[str],
-    excluded: Sequence[str],
-    missing: Literal["create", "fail"],
-) -> SlotReport:
-    """The slot to stream from, checked, and created where it is missing and ``missing`` says so."""
-    with Sql(dsn) as sql:
-        check_server(sql)
-        check_patterns(sql, tables)
-        found = find(sql, slot)
-        notes: tuple[str, ...] = ()
-        if found is None and missing == "create":
-            notes = _create(sql, slot, plugin=plugin, publication=publication, tables=tables)
-        elif found is not None and plugin == "auto":
-            notes = ("the slot was created for it",)
-        ready = report(sql, slot)
-        check_slot(sql, ready, plugin)
-        if ready.plugin == "pgoutput" and missing == "create":
-            notes = (*notes, *publications.ensure(sql, publication, tables))
-        elif ready.plugin == "pgoutput":
-            publications.check(sql, publication, tables)
-        ready = replace(ready, notes=notes)
-        if ready.plugin != "wal2json":
-            return ready
-        keep = TableFilter(tables, excluded)
-        return replace(ready, inexact_columns=inexact_columns(sql, keep), keyless_tables=keyless_tables(sql, keep))
-
-
-def resume(dsn: str, *, slot: str, plugin: str) -> SlotReport:
-    """The slot that was being streamed from. Raises SlotLost when it is gone: a new one would hide a gap."""
-    with Sql(dsn) as sql:
-        found = find(sql, slot)
-        if found is None:
-            raise SlotLost(
-                f"slot {slot} was dropped while it was being streamed",
-                hint="What was committed since is gone. Create it again and reload what depends on it.",
-            )
-        check_slot(sql, found, plugin)
-        return found

@@ -7,19 +7,21 @@ from pgevents.errors import ConfigError
 from pgevents.filters import TableFilter
 from pgevents.postgres import Sql
 
-_TABLES = r"""
-select n.nspname, c.relname from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-where c.relkind in ('r', 'p') and c.relpersistence = 'p' and n.nspname <> 'information_schema'
-    and n.nspname not like 'pg\_%' order by 1, 2
+# Permanent tables of users, which are what the WAL tells of.
+_FROM_TABLES = r"""
+from pg_catalog.pg_namespace n join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relpersistence = 'p'
+    and n.nspname <> 'information_schema' and n.nspname not like 'pg\_%'
 """
 
-# numeric, real and double precision, in the tables that can be streamed. Domains over them print as text.
-_INEXACT = r"""
-select n.nspname, c.relname, a.attname from pg_catalog.pg_class c
-join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+_TABLES = f"select n.nspname, c.relname {_FROM_TABLES} where c.relkind in ('r', 'p') order by 1, 2"
+
+INEXACT_TYPES = "(700, 701, 1700)"
+"""real, double precision and numeric. Domains over them print as text."""
+
+_INEXACT = f"""
+select n.nspname, c.relname, a.attname {_FROM_TABLES}
 join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
-where c.relkind = 'r' and c.relpersistence = 'p' and a.atttypid in (700, 701, 1700)
-    and n.nspname <> 'information_schema' and n.nspname not like 'pg\_%' order by 1, 2, a.attnum
+where c.relkind = 'r' and a.atttypid in {INEXACT_TYPES} order by 1, 2, a.attnum
 """
 
 
@@ -39,20 +41,24 @@ def check_patterns(sql: Sql, patterns: Sequence[str]) -> None:
         )
 
 
-# Without a primary key or another replica identity wal2json leaves updates and deletes out, and says so only in the
-# server's log.
-_KEYLESS = r"""
-select n.nspname, c.relname from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-where c.relkind = 'r' and c.relpersistence = 'p' and n.nspname <> 'information_schema' and n.nspname not like 'pg\_%'
-    and (c.relreplident = 'n' or c.relreplident = 'd' and not exists (
-        select from pg_catalog.pg_index i where i.indrelid = c.oid and i.indisprimary))
-order by 1, 2
+# A deferrable primary key cannot tell which row it was, and an index that identified rows may have been dropped.
+KEYLESS = """
+(c.relreplident = 'n' or c.relreplident = 'd' and not exists (select from pg_catalog.pg_index i
+        where i.indrelid = c.oid and i.indisprimary and i.indimmediate and i.indisvalid)
+    or c.relreplident = 'i' and not exists (select from pg_catalog.pg_index i
+        where i.indrelid = c.oid and i.indisreplident and i.indisvalid))
 """
+"""Whether a table ``c`` has neither a primary key nor another replica identity, as SQL.
+
+wal2json leaves updates and deletes of it out, and says so only in the server's log.
+"""
+
+_KEYLESS_TABLES = f"select n.nspname, c.relname {_FROM_TABLES} where c.relkind = 'r' and {KEYLESS} order by 1, 2"
 
 
 def keyless_tables(sql: Sql, keep: TableFilter) -> tuple[str, ...]:
     """The kept tables of whose updates and deletes wal2json sends nothing, as ``schema.table``."""
-    return tuple(".".join(row) for row in sql.rows(_KEYLESS) if keep(*row))
+    return tuple(".".join(row) for row in sql.rows(_KEYLESS_TABLES) if keep(*row))
 
 
 def inexact_columns(sql: Sql, keep: TableFilter) -> tuple[str, ...]:

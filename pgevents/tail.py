@@ -9,9 +9,7 @@ from typing import Any
 
 import orjson
 import pika
-from pika.adapters.utils.connection_workflow import AMQPConnectorException, AMQPConnectorStackTimeout
 
-from pgevents.app import pipeline_of
 from pgevents.batch import Batch
 from pgevents.errors import PluginRefused, SinkError, SinkRefused, SinkUnavailable
 from pgevents.interfaces import Sink, SinkOptions
@@ -19,10 +17,12 @@ from pgevents.pipeline import Progress
 from pgevents.session import Stream, open_stream
 from pgevents.settings import Settings
 from pgevents.sink import stdout
-from pgevents.sink.amqp.connection import connection_parameters
-from pgevents.sink.amqp.fault import connect_fault, declare_fault
-from pgevents.sink.amqp.url import AmqpUrl, BrokerAddress, parse
-from pgevents.slot import PLUGINS, check_temporary
+from pgevents.sink.amqp.blocking import dial
+from pgevents.sink.amqp.fault import declare_fault
+from pgevents.sink.amqp.url import AmqpUrl, parse
+from pgevents.slot import PLUGINS
+from pgevents.start import check_temporary
+from pgevents.streaming import pipeline_of
 from pgevents.surprise import surprises_named
 from pgevents.thread import in_thread
 from pgevents.view import line_of, printable
@@ -162,22 +162,10 @@ def _connect(url: AmqpUrl) -> Any:
     faults: list[SinkError] = []
     for address in url.addresses:
         try:
-            return _dial(url, address)
+            return dial(url, address)
         except SinkError as fault:
             faults.append(fault)
     raise faults[-1]
-
-
-def _dial(url: AmqpUrl, address: BrokerAddress) -> Any:
-    parameters = connection_parameters(url, address)
-    # A socket that connects in time may still never say a word: the second one is for TLS and the handshake.
-    parameters.socket_timeout = parameters.stack_timeout = url.connection_timeout_s
-    try:
-        return pika.BlockingConnection(parameters)
-    except AMQPConnectorStackTimeout as error:
-        raise connect_fault(TimeoutError(), url, address) from error
-    except (pika.exceptions.AMQPError, AMQPConnectorException, OSError) as error:
-        raise connect_fault(error, url, address) from error
 
 
 @contextmanager

@@ -15,7 +15,8 @@ from pgevents.decoder.pgoutput import PgoutputDecoder
 from pgevents.event import Envelope
 from pgevents.filters import TableFilter
 from pgevents.gate import Gate
-from pgevents.lsn import Lsn
+from pgevents.interfaces import Sink
+from pgevents.lsn import NOWHERE, Lsn
 from pgevents.pipeline import Limits, Pipeline, Progress
 from pgevents.routing import RoutingKey
 from pgevents.shape import Shape
@@ -167,7 +168,7 @@ class MemorySource:
         part, self._messages = self._messages[: self._chunk], self._messages[self._chunk :]
         return part
 
-    def acknowledge(self, end_lsn: Lsn) -> None:
+    def acknowledge(self, end_lsn: Lsn, *, idle: bool) -> None:  # noqa: ARG002
         self._server.acknowledged.append(end_lsn)
 
     async def close(self) -> None:
@@ -209,17 +210,18 @@ class MemorySink:
 
 def pipeline(
     source: MemorySource,
-    sink: MemorySink,
+    sink: Sink,
     *,
     keep: Callable[[str, str], bool] | None = None,
     limits: Limits | None = None,
     progress: Progress | None = None,
+    start_lsn: Lsn = NOWHERE,
 ) -> Pipeline:
-    """The real pipeline between a source and a sink in memory."""
+    """The real pipeline between a source and a sink in memory; ``start_lsn`` is where the slot stands."""
     return Pipeline(
         source=source,
         decoder=PgoutputDecoder(MemoryCatalog()),
-        gate=Gate(IDENTITY),
+        gate=Gate(IDENTITY, start_lsn),
         shape=Shape(keep or TableFilter(), RoutingKey(), NativeCodec()),
         sink=sink,
         limits=limits or Limits(),

@@ -132,7 +132,8 @@ class TableFacts:
     """What the catalog says of a table now, which may be later than the change being decoded.
 
     ``published`` is false for what pgoutput never sends: a materialized view, and a partitioned table, whose
-    partitions hold the rows. ``inline`` names the columns that are never stored in the TOAST table.
+    partitions hold the rows. ``inline`` names the columns that are never stored in the TOAST table; ``dropped``
+    counts the columns that it had once.
     """
 
     columns: tuple[Column, ...]
@@ -142,3 +143,4 @@ class TableFacts:
     index_key: tuple[str, ...]
     published: bool = True
     inline: frozenset[str] = frozenset()
+    dropped: int = 0

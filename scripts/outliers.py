@@ -6,7 +6,7 @@ from pathlib import Path
 
 MODULE_LINES = 250
 FUNCTION_LINES = 30
-FOLDERS = ("pgevents", "tests", "bench", "scripts")
+FOLDERS = ("pgevents", "tests", "bench", "chaos", "scripts")
 
 
 def main() -> None:

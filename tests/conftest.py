@@ -18,8 +18,11 @@ from pgevents.demo.postgres_binaries import Binaries, find_binaries, system_bina
 from pgevents.demo.process import eventually, private_folder
 from pgevents.demo.rabbitmq import RabbitMQ
 from pgevents.demo.rabbitmq_settings import MANAGEMENT
+from tests.integration.role import install_role
 
 SLOT_RELEASE_S = 30.0
+
+pytest_plugins = ["tests.reliability"]
 
 
 @pytest.fixture(scope="session")
@@ -58,14 +61,14 @@ def rabbitmq(services: Path) -> Iterator[RabbitMQ]:
 
 @pytest.fixture
 def database15(postgres15: Postgres) -> Iterator[str]:
-    """The DSN of a fresh database on the server with wal2json."""
+    """The superuser's DSN of a fresh database on the server with wal2json; ``as_role`` makes it PGEvents' own."""
     with _database(postgres15) as dsn:
         yield dsn
 
 
 @pytest.fixture
 def database18(postgres18: Postgres) -> Iterator[str]:
-    """The DSN of a fresh database on PostgreSQL 18."""
+    """The superuser's DSN of a fresh database on PostgreSQL 18; ``as_role`` makes it PGEvents' own."""
     with _database(postgres18) as dsn:
         yield dsn
 
@@ -100,6 +103,7 @@ def _database(server: Postgres) -> Iterator[str]:
     with closing(psycopg2.connect(server.dsn())) as admin:
         admin.autocommit = True
         admin.cursor().execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        install_role(server.dsn(name))
         yield server.dsn(name)
         _drop_slots(admin, name)
         admin.cursor().execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))

@@ -1,5 +1,5 @@
--- All that PGEvents needs of a role to read a slot of wal2json.
-CREATE ROLE pgevents LOGIN REPLICATION PASSWORD 'pgevents';
+-- The role itself is made by role.sql, which runs first. Nothing outside the containers can reach the server.
+ALTER ROLE pgevents PASSWORD 'pgevents';
 
 CREATE TABLE orders (
     id bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,

@@ -175,10 +175,19 @@ def _is_whole(
 
 
 def _complete(shown: tuple[Column, ...], facts: TableFacts | None, *, inserted: bool) -> tuple[Column, ...]:
-    """All columns of the table: an INSERT shows them; other messages may lack some that the catalog has."""
-    if inserted or facts is None or set(shown) - set(facts.columns):
+    """All columns of the table: an INSERT shows them; other messages may lack some that the catalog has.
+
+    Columns that the catalog does not know were renamed, retyped or dropped since; only where they may all have been
+    dropped does it still tell which others there were.
+    """
+    unknown = set(shown) - set(facts.columns) if facts else set()
+    if inserted or facts is None or len(unknown) > facts.dropped:
         return shown
-    return tuple(column for column in facts.columns if column in shown or column.name not in facts.inline)
+    if not unknown:
+        return tuple(column for column in facts.columns if column in shown or column.name not in facts.inline)
+    names = {column.name for column in shown}
+    lacking = (column for column in facts.columns if column.name not in names and column.name not in facts.inline)
+    return (*shown, *lacking)
 
 
 def _identity(old: tuple[Column, ...], pk: tuple[str, ...], facts: TableFacts | None) -> tuple[str, tuple[str, ...]]:

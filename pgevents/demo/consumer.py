@@ -92,14 +92,14 @@ def queue_source(url: str) -> Source:
 def _deliveries(connection: pika.BlockingConnection, stop: threading.Event) -> Iterator[bytes]:
     channel = connection.channel()
     channel.basic_qos(prefetch_count=PREFETCH)
-    unacknowledged = 0
+    unacknowledged = last = 0
     for method, _properties, body in channel.consume(QUEUE, inactivity_timeout=IDLE_S):
         if method is not None:
             yield body
-            unacknowledged += 1
+            unacknowledged, last = unacknowledged + 1, method.delivery_tag
         if unacknowledged >= ACKNOWLEDGE_AFTER or (unacknowledged and method is None):
-            # Delivery tag 0 with multiple means everything so far.
-            channel.basic_ack(0, multiple=True)
+            # Not tag 0, which would be everything that was sent to us, read or not.
+            channel.basic_ack(last, multiple=True)
             unacknowledged = 0
         elif method is None and stop.is_set():
             return

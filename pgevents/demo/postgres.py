@@ -1,5 +1,6 @@
 """A private PostgreSQL server with logical decoding, for the demo and for tests."""
 
+import os
 import secrets
 import signal
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ import psycopg2
 from psycopg2.extensions import make_dsn
 
 from pgevents.demo.account import unprivileged_account
+from pgevents.demo.certificate import Certificate
 from pgevents.demo.postgres_binaries import Binaries, find_binaries
 from pgevents.demo.process import LaunchError, ServerProcess, eventually, free_ports, tail
 
@@ -40,11 +42,15 @@ _SETTINGS = {
 }
 
 
+_TLS_SETTINGS = {"ssl": "on", "ssl_cert_file": "server.crt", "ssl_key_file": "server.key"}
+
+
 class Postgres:
     """A server in ``folder``, on a free port of 127.0.0.1. ``start`` it, or use it in a ``with`` statement.
 
     ``auth`` is ``trust`` or ``scram-sha-256``; with the latter the superuser gets a random password, which
     ``dsn`` contains. ``fsync`` off is safe as long as the machine does not crash. ``settings`` go to postgresql.conf.
+    With a ``certificate`` it also speaks TLS, to whoever asks for it.
     """
 
     def __init__(
@@ -55,6 +61,7 @@ class Postgres:
         auth: str = "trust",
         fsync: bool = False,
         settings: Mapping[str, str] | None = None,
+        certificate: Certificate | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder.resolve()
@@ -62,7 +69,9 @@ class Postgres:
         self.password = "" if auth == "trust" else secrets.token_urlsafe(16)
         self.port = 0
         self._auth = auth
-        self._settings = _SETTINGS | {"fsync": "on" if fsync else "off"} | dict(settings or {})
+        self._certificate = certificate
+        tls = _TLS_SETTINGS if certificate else {}
+        self._settings = _SETTINGS | {"fsync": "on" if fsync else "off"} | tls | dict(settings or {})
         self._account = unprivileged_account(self.binaries.postgres, folder)
         self._server: ServerProcess | None = None
 
@@ -108,6 +117,11 @@ class Postgres:
         self.stop(mode)
         self.start()
 
+    def renew(self, certificate: Certificate) -> None:
+        """Show this one to those who connect from soon on."""
+        certificate.write(self.folder / "data", account=self._account)
+        os.kill(self.pid, signal.SIGHUP)
+
     def __enter__(self) -> Self:
         try:
             return self.start()
@@ -139,6 +153,8 @@ class Postgres:
         if answer.returncode != 0:
             raise LaunchError(f"initdb failed: {answer.stderr.strip() or answer.stdout.strip()}")
         self._write_settings()
+        if self._certificate:
+            self._certificate.write(self.folder / "data", account=self._account)
 
     def _write_settings(self) -> None:
         # Servers older than the August 2026 minors do not know the setting and would not start with it.

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
 
+from pgevents.demo.certificate import Certificate
 from pgevents.demo.process import LaunchError, ServerProcess, eventually, free_ports, tail
 from pgevents.demo.rabbitmq_settings import PORTS, NodeSettings
 
@@ -38,17 +39,24 @@ class RabbitMQ:
     """A node in ``folder``, on free ports of 127.0.0.1. ``start`` it, or use it in a ``with`` statement.
 
     ``plugins`` are enabled from the first start; ``api`` needs rabbitmq_management among them.
-    ``schedulers`` is how many processors the Erlang machine uses.
+    ``schedulers`` is how many processors the Erlang machine uses. With a ``certificate`` it also speaks TLS.
     """
 
-    def __init__(self, folder: Path, *, plugins: Sequence[str] = (), schedulers: int = 1) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        plugins: Sequence[str] = (),
+        schedulers: int = 1,
+        certificate: Certificate | None = None,
+    ) -> None:
         scripts = rabbitmq_scripts()
         if scripts is None:
             raise LaunchError(
                 "there is no RabbitMQ server on this machine",
                 hint="On Debian or Ubuntu: apt-get install rabbitmq-server",
             )
-        self.settings = NodeSettings(folder.resolve(), tuple(plugins), schedulers)
+        self.settings = NodeSettings(folder.resolve(), tuple(plugins), schedulers, certificate=certificate)
         self._scripts = scripts
         self._epmd: ServerProcess | None = None
         self._node: ServerProcess | None = None
@@ -76,6 +84,11 @@ class RabbitMQ:
         address = f"amqp://{login}@127.0.0.1:{self.port}/{quote(vhost, safe='')}"
         return f"{address}?{query}" if query else address
 
+    def tls_url(self, vhost: str = "/", query: str = "") -> str:
+        """The same over TLS."""
+        plain, secure = (f"127.0.0.1:{self.settings.ports[name]}/" for name in ("amqp", "amqps"))
+        return self.url(vhost, query).replace("amqp://", "amqps://", 1).replace(plain, secure, 1)
+
     def start(self) -> Self:
         """Boot the node; returns once AMQP clients are greeted."""
         if self.settings.ports:
@@ -91,6 +104,11 @@ class RabbitMQ:
     def kill(self) -> None:
         """End the node at once, as a crash would."""
         self._end()
+
+    def renew(self, certificate: Certificate) -> None:
+        """Show this one to those who connect from now on."""
+        certificate.write(self.folder)
+        self.ctl("eval", "ssl:clear_pem_cache().")
 
     def __enter__(self) -> Self:
         try:

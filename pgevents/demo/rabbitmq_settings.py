@@ -5,8 +5,10 @@ import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pgevents.demo.certificate import Certificate
+
 MANAGEMENT = "rabbitmq_management"
-PORTS = ("amqp", "dist", "epmd", "management", "stream", "prometheus")
+PORTS = ("amqp", "amqps", "dist", "epmd", "management", "stream", "prometheus")
 
 _CONFIG = """\
 listeners.tcp.1 = 127.0.0.1:{amqp}
@@ -21,6 +23,16 @@ vm_memory_high_watermark.absolute = 1GB
 disk_free_limit.absolute = 50MB
 log.console = false
 log.file.level = info
+"""
+_TLS_CONFIG = """\
+listeners.ssl.1 = 127.0.0.1:{amqps}
+ssl_options.certfile = {folder}/server.crt
+ssl_options.keyfile = {folder}/server.key
+"""
+_CLIENT_CONFIG = """\
+ssl_options.cacertfile = {folder}/client_ca.crt
+ssl_options.verify = verify_peer
+ssl_options.fail_if_no_peer_cert = true
 """
 _PLUGIN_KEYS = {
     MANAGEMENT: "management.",
@@ -39,6 +51,7 @@ class NodeSettings:
     user: str = "pgevents"
     password: str = field(default_factory=lambda: secrets.token_urlsafe(12))
     ports: dict[str, int] = field(default_factory=dict)
+    certificate: Certificate | None = None
 
     @property
     def nodename(self) -> str:
@@ -48,12 +61,19 @@ class NodeSettings:
         """Make the folders and write the configuration for the present ports."""
         for name in ("home", "log", "mnesia"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
-        text = _CONFIG.format(user=self.user, password=self.password, **self.ports)
+        text = _CONFIG + self._tls_config()
+        text = text.format(user=self.user, password=self.password, folder=self.folder, **self.ports)
         # The server refuses keys of plug-ins that are not enabled.
         absent = tuple(key for plugin, key in _PLUGIN_KEYS.items() if plugin not in self.plugins)
         lines = [line for line in text.splitlines() if not line.startswith(absent)]
         (self.folder / "rabbitmq.conf").write_text("\n".join(lines) + "\n")
         (self.folder / "enabled_plugins").write_text(f"[{','.join(self.plugins)}].\n")
+
+    def _tls_config(self) -> str:
+        if self.certificate is None:
+            return ""
+        self.certificate.write(self.folder)
+        return _TLS_CONFIG + (_CLIENT_CONFIG if self.certificate.client_ca else "")
 
     def environment(self) -> dict[str, str]:
         """All the variables a process of this node gets; nothing else of ours, least of all RABBITMQ_*."""

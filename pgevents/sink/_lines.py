@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
+from pgevents import disk
 from pgevents.errors import SinkError, SinkRefused, SinkUnavailable
 
 logger = logging.getLogger(__name__)
@@ -23,7 +24,7 @@ _TAIL_BYTES = 64 * 1024
 # A pipe that polls as writable takes this many bytes without blocking (POSIX), so that a stop is always heard.
 _STREAM_BYTES = select.PIPE_BUF
 _POLL_MS = 200
-_PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE}
+_RIVAL = "Give each stream a file of its own."
 
 
 class Lines(Protocol):
@@ -43,15 +44,20 @@ class Lines(Protocol):
 class LineFile:
     """A regular file, appended to and synced, whose lines all begin with ``start``."""
 
-    def __init__(self, path: Path, start: bytes) -> None:
-        """Open or create ``path``, lock it and cut a torn last line of ours. Raises SinkError."""
+    def __init__(self, path: Path, start: bytes, *, mode: int = 0o666, rival: str = _RIVAL) -> None:
+        """Open or create ``path``, lock it and cut a torn last line of ours. Raises SinkError.
+
+        ``mode`` is what a new file allows, less the umask; ``rival`` the hint where another process holds it.
+        """
         self._path = path
+        self._rival = rival
         try:
             is_new = not path.exists()
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK, mode)
         except OSError as error:
             raise _fault(error, str(path)) from error
         try:
+            self._refuse_devices()
             self._lock()
             self._cut_torn_line(start)
             if is_new:
@@ -80,13 +86,18 @@ class LineFile:
     def close(self) -> None:
         os.close(self._fd)
 
+    def _refuse_devices(self) -> None:
+        if not stat.S_ISREG(os.fstat(self._fd).st_mode):
+            raise SinkRefused(
+                f"{self._path} is no regular file, and what is written there would not stay",
+                hint="Name a file on a disk.",
+            )
+
     def _lock(self) -> None:
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise SinkRefused(
-                f"another process is writing {self._path}", hint="Give each stream a file of its own."
-            ) from error
+            raise SinkRefused(f"another process is writing {self._path}", hint=self._rival) from error
 
     def _write(self, lines: bytes, size: int) -> None:
         try:
@@ -205,18 +216,7 @@ def _no_reader(name: str) -> SinkUnavailable:
 
 
 def _fault(error: OSError, name: str) -> SinkError:
-    match error.errno:
-        case errno.ENXIO:
-            return _no_reader(name)
-        case errno.ENOSPC | errno.EDQUOT:
-            hint = "Free some space; the stream then goes on, and nothing is lost."
-        case errno.EFBIG:
-            hint = "Raise the limit on the size of a file (ulimit -f), or write to another one."
-        case errno.ENOENT:
-            hint = "Create the folder first."
-        case errno.EACCES | errno.EPERM | errno.EROFS:
-            hint = "The account that runs this must be allowed to write there."
-        case _:
-            hint = ""
-    kind = SinkUnavailable if error.errno in _PASSING else SinkRefused
-    return kind(f"cannot write {name}: {os.strerror(error.errno or 0)}", hint=hint)
+    if error.errno == errno.ENXIO:
+        return _no_reader(name)
+    kind = SinkUnavailable if disk.may_pass(error) else SinkRefused
+    return kind(f"cannot write {name}: {disk.words(error)}", hint=disk.advice(error))

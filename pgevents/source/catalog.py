@@ -15,7 +15,8 @@ where (t.typtype = 'd' or e.typarray = t.oid)
 """
 
 _TABLE = """
-select c.oid, c.relreplident, c.relkind = 'r'
+select c.oid, c.relreplident, c.relkind = 'r', (
+    select count(*) from pg_catalog.pg_attribute where attrelid = c.oid and attnum > 0 and attisdropped)
 from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 where n.nspname = %s and c.relname = %s and c.relkind in ('r', 'p', 'm')
 """
@@ -45,6 +46,9 @@ select 1 from pg_catalog.pg_locks where locktype = 'transactionid' and transacti
 VISIBLE_WITHIN_S = 5.0
 _LOOK_AGAIN_S = 0.005
 
+# The loop stands still while the catalog is asked, signals and heartbeats included.
+ANSWER_TIMEOUT_S = 10.0
+
 
 class SqlCatalog:
     """The catalog through an ordinary connection, opened at the first question.
@@ -53,7 +57,7 @@ class SqlCatalog:
     """
 
     def __init__(self, dsn: str) -> None:
-        self._sql = Sql(dsn)
+        self._sql = Sql(dsn, answer_timeout_s=ANSWER_TIMEOUT_S)
         self._types: dict[int, PgType] = {}
         self._origins: dict[int, str | None] = {}
         self._xid = 0
@@ -76,7 +80,7 @@ class SqlCatalog:
         found = self._sql.rows(_TABLE, schema, name)
         if not found:
             return None
-        oid, identity, published = found[0]
+        oid, identity, published, dropped = found[0]
         columns = self._sql.rows(_COLUMNS, oid)
         keys = self._sql.rows(_KEYS, oid)
         return TableFacts(
@@ -87,6 +91,7 @@ class SqlCatalog:
             index_key=tuple(column for _, replica, column in keys if replica),
             published=published,
             inline=frozenset(column for column, _, _, inline in columns if inline),
+            dropped=dropped,
         )
 
     def origin(self, number: int) -> str | None:

@@ -7,6 +7,7 @@ from typing import Any
 import pika
 
 from pgevents.batch import Batch
+from pgevents.demo.rabbitmq import RabbitMQ
 from pgevents.event import Address, Envelope
 from pgevents.lsn import Lsn
 
@@ -18,6 +19,17 @@ ITEMS = Address("public.items.insert", "insert", "application/json")
 def batch(first: int, size: int = 1, *, address: Address = ORDERS, body: bytes = b"{}") -> Batch:
     """Envelopes with the message ids ``first``, ``first + 1`` and so on."""
     return Batch([Envelope(str(at), address, 1_790_000_000, body) for at in range(first, first + size)], Lsn(1))
+
+
+@contextmanager
+def largest_message(rabbitmq: RabbitMQ, size: int) -> Iterator[None]:
+    """Until the end of the block the broker takes no body of more than ``size`` bytes on channels opened in it."""
+    before = rabbitmq.ctl("eval", "application:get_env(rabbit, max_message_size, 134217728).").strip()
+    rabbitmq.ctl("eval", f"application:set_env(rabbit, max_message_size, {size}).")
+    try:
+        yield
+    finally:
+        rabbitmq.ctl("eval", f"application:set_env(rabbit, max_message_size, {before}).")
 
 
 @contextmanager

@@ -3,14 +3,10 @@
 import json
 import os
 import re
-import selectors
 import signal
-import socket
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +18,8 @@ from psycopg2.extensions import make_dsn, parse_dsn
 from pgevents import slot
 from pgevents.demo.process import eventually
 from pgevents.lsn import Lsn
+from pgevents.start import Wish, create_slot
+from tests.integration.role import as_role, install_role, publish_all
 from tests.integration.streaming import ask, run
 
 DEADLINE_S = 20.0
@@ -102,6 +100,10 @@ class Command:
         self.says("^Ready")
         return self
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def send(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
@@ -146,19 +148,26 @@ def pgevents(
 
 
 class Shop:
-    """A database with the table ``orders`` and a slot that sees all that is put into it."""
+    """A database with the table ``orders`` and a slot that sees all that is put into it.
+
+    ``dsn`` is the superuser's, for what a test does itself; commands get ``role_dsn``.
+    """
 
     def __init__(self, dsn: str, *, plugin: str = "wal2json") -> None:
         self.dsn = dsn
         self.database: str = parse_dsn(dsn)["dbname"]
         # Slots are the server's, not the database's.
         self.slot = self.database
+        self.role_dsn = as_role(dsn)
+        install_role(dsn)
         run(dsn, "CREATE TABLE orders (id int PRIMARY KEY, note text)")
-        slot.create(dsn, slot=self.slot, plugin=plugin, publication="pgevents", tables=())
+        if plugin == "pgoutput":
+            publish_all(dsn)
+        create_slot(self.role_dsn, Wish(self.slot, plugin, "pgevents"))
 
     @property
     def options(self) -> tuple[str, ...]:
-        return ("--dsn", self.dsn, "--slot", self.slot)
+        return ("--dsn", self.role_dsn, "--slot", self.slot)
 
     @property
     def confirmed(self) -> Lsn:
@@ -174,81 +183,17 @@ class Shop:
         run(self.dsn, *(f"INSERT INTO orders VALUES ({each}, 'note {each}')" for each in ids))
 
     def with_dsn(self, **changes: str) -> tuple[str, ...]:
-        return ("--dsn", make_dsn(self.dsn, **changes), "--slot", self.slot)
+        return ("--dsn", make_dsn(self.role_dsn, **changes), "--slot", self.slot)
 
 
 def stored(path: Path) -> list[Json]:
     """The events in a file, whole lines only."""
-    return [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith(b"\n")]
 
 
 def ids_of(events: Sequence[Mapping[str, Any]]) -> list[int]:
     return [event["new"]["id"] for event in events]
-
-
-class Proxy:
-    """A TCP port in front of another that can be closed, with all that goes through it, and opened again."""
-
-    def __init__(self, port: int) -> None:
-        self._target = port
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = int(self._listener.getsockname()[1])
-        self._pairs: list[socket.socket] = []
-        self._serve()
-
-    def cut(self) -> None:
-        """Refuse connections from now on and reset those there are."""
-        _end(self._listener)
-        for each in self._pairs:
-            _end(each)
-        self._pairs = []
-
-    def mend(self) -> None:
-        self._listener = socket.create_server(("127.0.0.1", self.port))
-        self._serve()
-
-    def _serve(self) -> None:
-        threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
-
-    def _accept(self, listener: socket.socket) -> None:
-        with suppress(OSError):
-            while True:
-                client, _ = listener.accept()
-                server = socket.create_connection(("127.0.0.1", self._target))
-                self._pairs += [client, server]
-                threading.Thread(target=_relay, args=(client, server), daemon=True).start()
-
-
-def _relay(client: socket.socket, server: socket.socket) -> None:
-    other = {client: server, server: client}
-    with suppress(OSError, ValueError), selectors.DefaultSelector() as selector:
-        for each in other:
-            selector.register(each, selectors.EVENT_READ)
-        while True:
-            for key, _ in selector.select():
-                each = client if key.fileobj is client else server
-                chunk = each.recv(65536)
-                if not chunk:
-                    _end(client)
-                    _end(server)
-                    return
-                other[each].sendall(chunk)
-
-
-def _end(each: socket.socket) -> None:
-    """Close it and wake whoever waits for it."""
-    with suppress(OSError):
-        each.shutdown(socket.SHUT_RDWR)
-    each.close()
-
-
-@contextmanager
-def proxy(port: int) -> Iterator[Proxy]:
-    opened = Proxy(port)
-    try:
-        yield opened
-    finally:
-        opened.cut()
 
 
 def through(url: str, port: int) -> str:

@@ -11,13 +11,14 @@ from typing import Any
 import psycopg2
 from jsonschema import Draft202012Validator
 
-from pgevents import slot
-from pgevents.app import pipeline_of, resolve_lsn
 from pgevents.batch import Batch
 from pgevents.event import Envelope
 from pgevents.pipeline import Progress
 from pgevents.session import open_stream
 from pgevents.settings import Settings
+from pgevents.start import Wish, create_slot
+from pgevents.streaming import pipeline_of, resolve_lsn
+from tests.integration.role import as_role, install_role, publish_all
 
 BOTH = ("wal2json", "pgoutput")
 DEADLINE_S = 30.0
@@ -47,13 +48,21 @@ class CollectingSink:
 
 
 class Recording:
-    """A database, and one slot a plug-in on it that sees all that is run from here on."""
+    """A database, and one slot a plug-in on it that sees all that is run from here on.
 
-    def __init__(self, dsn: str, *, plugins: Sequence[str] = BOTH) -> None:
+    Statements are run by the superuser of the DSN; slots are made and read as the role of deploy/sql/role.sql.
+    """
+
+    def __init__(self, dsn: str, *, plugins: Sequence[str] = BOTH, publication: str = "pgevents") -> None:
         self.dsn = dsn
+        self.publication = publication
         self.plugins = plugins
+        self.role_dsn = as_role(dsn)
+        install_role(dsn)
+        if "pgoutput" in plugins:
+            publish_all(dsn, publication)
         for plugin in plugins:
-            slot.create(dsn, slot=self.slot(plugin), plugin=plugin, publication="pgevents", tables=())
+            create_slot(self.role_dsn, Wish(self.slot(plugin), plugin, publication))
 
     def slot(self, plugin: str) -> str:
         """A name of its own: those of a server's slots are shared by its databases."""
@@ -92,9 +101,9 @@ class Recording:
         return sink
 
     async def _stream(self, plugin: str, sink: CollectingSink, **settings: Any) -> None:
-        until = resolve_lsn(self.dsn, "now")
+        until = resolve_lsn(self.role_dsn, "now")
         opened = await open_stream(
-            self.dsn, slot=self.slot(plugin), plugin=plugin, publication="pgevents", read_only=True
+            self.role_dsn, slot=self.slot(plugin), plugin=plugin, publication=self.publication, read_only=True
         )
         try:
             pipeline = pipeline_of(Settings(**settings), opened, sink, Progress(), until=until)

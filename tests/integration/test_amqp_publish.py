@@ -14,8 +14,9 @@ from pgevents.demo.rabbitmq import RabbitMQ
 from pgevents.errors import PublishRejected, SinkError, SinkUnavailable, Unroutable
 from pgevents.event import Address
 from pgevents.interfaces import Sink, SinkOptions
+from pgevents.park import ParkFile
 from pgevents.sink import amqp
-from tests.contract.amqp import ITEMS, ORDERS, batch, bind, channel, stored, stored_ids
+from tests.contract.amqp import ITEMS, ORDERS, batch, bind, channel, largest_message, stored, stored_ids
 
 DEADLINE_S = 60.0
 
@@ -103,6 +104,7 @@ def test_an_idle_connection_is_kept_by_heartbeats(vhost: str) -> None:
     assert stored_ids(vhost, "all") == [1]
 
 
+@pytest.mark.fault("F79")
 def test_a_nack_fails_its_batch_and_may_be_tried_again(vhost: str) -> None:
     bind(vhost, "full", arguments={"x-max-length": 1, "x-overflow": "reject-publish"})
 
@@ -118,7 +120,7 @@ def test_a_nack_fails_its_batch_and_may_be_tried_again(vhost: str) -> None:
     assert stored_ids(vhost, "full") == [1]
 
 
-def test_a_routing_key_too_long_fails_its_batch_alone(vhost: str) -> None:
+def test_a_routing_key_too_long_fails_its_batch_and_all_behind_it(vhost: str) -> None:
     bind(vhost, "all")
     long_key = Address("k" * 256, "insert", "application/json")
 
@@ -131,13 +133,15 @@ def test_a_routing_key_too_long_fails_its_batch_alone(vhost: str) -> None:
         with pytest.raises(PublishRejected, match=r"event 2 .* routing key is 256 bytes"):
             await broken
         await before
-        await after
+        with pytest.raises(PublishRejected, match="event 2 was rejected"):
+            await after
 
     with_sink(vhost, use)
 
-    assert stored_ids(vhost, "all") == [1, 3]
+    assert stored_ids(vhost, "all") == [1]
 
 
+@pytest.mark.fault("F65")
 def test_an_exchange_deleted_in_mid_stream_is_transient_and_declared_again(vhost: str) -> None:
     bind(vhost, "all")
 
@@ -164,6 +168,7 @@ def test_an_exchange_deleted_in_mid_stream_is_transient_and_declared_again(vhost
     assert stored_ids(vhost, "all") == [1, 2]
 
 
+@pytest.mark.fault("F62")
 def test_a_connection_closed_by_the_broker_fails_what_is_in_flight(vhost: str, rabbitmq: RabbitMQ) -> None:
     bind(vhost, "all")
 
@@ -191,6 +196,7 @@ def test_a_batch_published_as_the_connection_goes_fails_like_the_others(vhost: s
     with_sink(vhost, use)
 
 
+@pytest.mark.fault("F74")
 def test_a_message_too_large_for_the_broker_is_rejected_for_good(vhost: str, rabbitmq: RabbitMQ) -> None:
     bind(vhost, "all")
 
@@ -199,20 +205,11 @@ def test_a_message_too_large_for_the_broker_is_rejected_for_good(vhost: str, rab
         with pytest.raises(PublishRejected, match=r"event 2 was rejected: .*larger than") as rejected:
             await sink.publish(batch(2, body=b"x" * 200_000))
         assert not rejected.value.transient
+        assert rejected.value.max_bytes == 100_000
         assert "max_message_size" in rejected.value.hint
 
     with largest_message(rabbitmq, 100_000):
         with_sink(vhost, use)
-
-
-@contextmanager
-def largest_message(rabbitmq: RabbitMQ, size: int) -> Iterator[None]:
-    before = rabbitmq.ctl("eval", "application:get_env(rabbit, max_message_size, 134217728).").strip()
-    rabbitmq.ctl("eval", f"application:set_env(rabbit, max_message_size, {size}).")
-    try:
-        yield
-    finally:
-        rabbitmq.ctl("eval", f"application:set_env(rabbit, max_message_size, {before}).")
 
 
 @contextmanager
@@ -229,6 +226,7 @@ def memory_alarm(rabbitmq: RabbitMQ) -> Iterator[Callable[[], object]]:
         still()
 
 
+@pytest.mark.fault("F63")
 def test_a_blocked_broker_is_said_and_waited_for(
     vhost: str, rabbitmq: RabbitMQ, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -248,6 +246,7 @@ def test_a_blocked_broker_is_said_and_waited_for(
     assert stored_ids(vhost, "all") == list(range(8000))
 
 
+@pytest.mark.fault("F05")
 def test_closing_while_the_broker_blocks_does_not_hang(
     vhost: str, rabbitmq: RabbitMQ, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -280,6 +279,7 @@ def test_a_node_that_is_killed_fails_what_is_in_flight(
         with_sink(node.url(), use)
 
 
+@pytest.mark.fault("F66", "I6", "I19")
 def test_unroutable_events_wait_until_a_queue_is_bound_and_arrive_in_order(
     vhost: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -297,14 +297,16 @@ def test_unroutable_events_wait_until_a_queue_is_bound_and_arrive_in_order(
 
     with_sink(vhost, use)
 
-    assert stored_ids(vhost, "orders") == [1, 2, 3, 4, 5, 6]
-    assert stored_ids(vhost, "items") == [10, 11]
+    # The items went ahead of orders that may be of the same rows to whoever reads both: all go again, in order.
+    assert stored_ids(vhost, "orders") == [1, 2, 3, 1, 2, 3, 4, 5, 6]
+    assert stored_ids(vhost, "items") == [10, 11, 10, 11]
     loud = next(vars(record) for record in caplog.records if "no queue is bound" in record.message)
     assert loud["message"].endswith("waiting for one")
     assert (loud["exchange"], loud["routing_key"], loud["count"]) == ("pgevents", "public.orders.insert", 3)
     assert "a queue is bound now" in caplog.text
 
 
+@pytest.mark.fault("F66", "I6")
 def test_waiting_with_a_full_window_keeps_the_order(vhost: str, caplog: pytest.LogCaptureFixture) -> None:
     async def use(sink: Sink) -> None:
         confirmations = [ending(sink.publish(batch(at * 500, 500))) for at in range(8)]
@@ -368,18 +370,21 @@ def test_closing_while_waiting_leaves_the_events_unconfirmed(vhost: str, caplog:
     with_sink(vhost, use)
 
 
+@pytest.mark.fault("F66", "I18", "I19")
 def test_unroutable_events_are_parked_before_their_batch_is_confirmed(
     vhost: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     bind(vhost, "items", "public.items.*")
     park_file = tmp_path / "parked.ndjson"
+    park = ParkFile(park_file)
 
     async def use(sink: Sink) -> None:
         await asyncio.gather(sink.publish(batch(1, 3, body=b'{"id":1}')), sink.publish(batch(9, address=ITEMS)))
         assert [json.loads(line)["message_id"] for line in park_file.read_text().splitlines()] == ["1", "2", "3"]
         await sink.publish(batch(4))
+        await park.close()
 
-    with_sink(vhost, use, SinkOptions(on_unroutable="park", park_file=str(park_file)))
+    with_sink(vhost, use, SinkOptions(on_unroutable="park", park=park))
 
     parked = [json.loads(line) for line in park_file.read_text().splitlines()]
     assert [line["message_id"] for line in parked] == ["1", "2", "3", "4"]
@@ -394,7 +399,8 @@ def test_a_park_file_that_cannot_be_written_fails_the_batch(vhost: str, tmp_path
         with pytest.raises(SinkError, match="No such file or directory"):
             await sink.publish(batch(1))
 
-    with_sink(vhost, use, SinkOptions(on_unroutable="park", park_file=str(tmp_path / "missing" / "parked")))
+    park = ParkFile(tmp_path / "missing" / "parked")
+    with_sink(vhost, use, SinkOptions(on_unroutable="park", park=park))
 
 
 def test_unroutable_events_are_dropped_where_that_is_asked_for(vhost: str, caplog: pytest.LogCaptureFixture) -> None:

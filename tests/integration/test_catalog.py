@@ -1,17 +1,19 @@
 """Where the catalog and the stream are not at the same moment, and what a publication must hold."""
 
 import threading
-import time
 from contextlib import closing
 from pathlib import Path
 
 import psycopg2
 import pytest
 
-from pgevents import publication, slot
+from pgevents import publication
 from pgevents.demo.postgres import Postgres
+from pgevents.demo.process import eventually
 from pgevents.errors import SourceRefused
 from pgevents.postgres import Sql
+from pgevents.start import Wish, create_slot
+from tests.integration.role import as_role
 from tests.integration.streaming import BOTH, Recording, ask, run
 
 TRANSACTION = """
@@ -56,10 +58,7 @@ WAITING = "from pg_stat_activity where wait_event = 'SyncRep'"
 
 
 def wait_until_committing(dsn: str) -> None:
-    ends_at = time.monotonic() + 20
-    while not ask(dsn, f"select count(*) {WAITING}"):
-        assert time.monotonic() < ends_at
-        time.sleep(0.02)
+    assert eventually(lambda: bool(ask(dsn, f"select count(*) {WAITING}")), deadline_s=20)
 
 
 def release(dsn: str) -> None:
@@ -70,9 +69,7 @@ def release(dsn: str) -> None:
 def test_a_pattern_that_may_match_later_tables_publishes_all(database15: str) -> None:
     run(database15, "create schema shop; create table shop.a (id int primary key)")
 
-    slot.create(
-        database15, slot=f"late_{slot_suffix(database15)}", plugin="pgoutput", publication="wild", tables=["shop.*"]
-    )
+    create_slot(database15, Wish(f"late_{slot_suffix(database15)}", "pgoutput", "wild", ["shop.*"]))
 
     assert ask(database15, "select puballtables from pg_publication where pubname = 'wild'")
 
@@ -80,9 +77,7 @@ def test_a_pattern_that_may_match_later_tables_publishes_all(database15: str) ->
 def test_named_tables_are_published_alone(database15: str) -> None:
     run(database15, "create table a (id int primary key); create table b (id int primary key)")
 
-    slot.create(
-        database15, slot=f"named_{slot_suffix(database15)}", plugin="pgoutput", publication="named", tables=["a"]
-    )
+    create_slot(database15, Wish(f"named_{slot_suffix(database15)}", "pgoutput", "named", ["a"]))
 
     assert (
         ask(database15, "select string_agg(tablename, ',') from pg_publication_tables where pubname = 'named'") == "a"
@@ -93,11 +88,14 @@ def test_a_publication_that_lacks_a_table_asked_for_is_refused(database15: str) 
     run(database15, "create table a (id int primary key); create table b (id int primary key)")
     run(database15, "create publication chosen for table a")
 
-    with Sql(database15) as sql, pytest.raises(SourceRefused, match=r"publication chosen lacks public\.b") as caught:
+    with (
+        Sql(as_role(database15)) as sql,
+        pytest.raises(SourceRefused, match=r"publication chosen lacks public\.b") as caught,
+    ):
         publication.check(sql, "chosen", ["public.*"])
 
     run(database15, caught.value.hint.removeprefix("Run: "))
-    with Sql(database15) as sql:
+    with Sql(as_role(database15)) as sql:
         publication.check(sql, "chosen", ["public.*"])
 
 
@@ -109,7 +107,7 @@ def test_a_partition_is_published_with_its_parent(database15: str) -> None:
         "create publication chosen for table parts",
     )
 
-    with Sql(database15) as sql:
+    with Sql(as_role(database15)) as sql:
         publication.check(sql, "chosen", ["parts", "parts_1"])
 
 

@@ -24,7 +24,14 @@ DEADLINE_S = 30.0
 
 PATH = {"PATH": f"{sysconfig.get_path('scripts')}{os.pathsep}{os.environ['PATH']}"}
 
-SHOP = ROOT / "deploy" / "postgres" / "shop.sql"
+IMAGE = ROOT / "deploy" / "postgres" / "Dockerfile"
+
+
+def first_scripts() -> list[Path]:
+    """What the image runs in a new cluster, in its order: that of the names the scripts are given."""
+    given = re.findall(r"^COPY (\S+) /docker-entrypoint-initdb\.d/(\S+)$", IMAGE.read_text(), re.MULTILINE)
+    context = ROOT / SERVICES["postgres"]["build"]["context"]
+    return [context / source for source, name in sorted(given, key=lambda each: each[1])]
 
 
 def dependencies(name: str) -> dict[str, Any]:
@@ -80,10 +87,10 @@ def test_the_stop_of_our_containers_takes_longer_than_a_drain() -> None:
 
 @contextmanager
 def opened_shop(dsn: str, *more: str) -> Iterator[None]:
-    """A database as the image's own script makes it, with the role it makes."""
-    run_sql(dsn, SHOP.read_text(), *more)
+    """A database as the image's own scripts make it, with the role they make."""
+    run_sql(dsn, *(script.read_text() for script in first_scripts()), *more)
     yield
-    run_sql(dsn, "DROP ROLE pgevents")
+    run_sql(dsn, "ALTER ROLE pgevents PASSWORD NULL")
 
 
 def run_sql(dsn: str, *statements: str) -> None:

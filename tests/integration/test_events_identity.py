@@ -26,6 +26,7 @@ def deleted(key: Json | None, old: Json, *, complete: bool = False) -> Json:
     return {"key": key, "new": None, "old": old, "old_complete": complete, "changed": None, "missing": []}
 
 
+@pytest.mark.fault("F97")
 def test_default_identity_gives_the_primary_key(database15: str) -> None:
     run(database15, "create table t (note text, id int primary key)")
     recording = Recording(database15)
@@ -45,6 +46,7 @@ def test_default_identity_gives_the_primary_key(database15: str) -> None:
     ]
 
 
+@pytest.mark.fault("F97")
 def test_a_composite_key_keeps_the_order_of_the_table(database15: str) -> None:
     run(database15, "create table t (a int, note text, b text, c uuid, primary key (c, b, a))")
     recording = Recording(database15)
@@ -64,6 +66,7 @@ def test_a_composite_key_keeps_the_order_of_the_table(database15: str) -> None:
     assert list(events[0]["key"]) == ["a", "b", "c"]
 
 
+@pytest.mark.fault("F97")
 def test_keys_of_user_defined_types(database15: str) -> None:
     run(
         database15,
@@ -85,6 +88,7 @@ def test_keys_of_user_defined_types(database15: str) -> None:
 
 
 @pytest.mark.parametrize("identity", ["default", "nothing"])
+@pytest.mark.fault("F98")
 def test_a_table_without_an_identity_gives_its_inserts(database15: str, identity: str) -> None:
     run(database15, "create table t (a int)", f"alter table t replica identity {identity}")
     recording = Recording(database15)
@@ -103,6 +107,7 @@ def test_identity_nothing_still_names_the_primary_key(database15: str) -> None:
     assert list(map(parts, recording.equal_events())) == [inserted({"id": 1}, {"id": 1, "a": 2})]
 
 
+@pytest.mark.fault("F98")
 def test_wal2json_leaves_out_what_has_no_identity(database15: str) -> None:
     """The plug-in only warns in the server's log. A publication makes the UPDATE itself fail instead."""
     run(database15, "create table t (a int)", "create table u (id int primary key)")
@@ -236,6 +241,7 @@ def toasted(database15: str) -> tuple[Recording, str]:
     return Recording(database15), body
 
 
+@pytest.mark.fault("F96", "I11")
 def test_an_unchanged_toasted_value_is_missing_and_never_null(toasted: tuple[Recording, str]) -> None:
     recording, _ = toasted
 
@@ -265,6 +271,7 @@ def test_a_known_table_may_leave_toasted_values_out(toasted: tuple[Recording, st
     assert [event["old"] for event in updates] == [{"id": 1}, {"id": 2}, {"id": 3}]
 
 
+@pytest.mark.fault("F96", "I11")
 def test_full_identity_fills_in_an_unchanged_toasted_value(toasted: tuple[Recording, str]) -> None:
     recording, body = toasted
 
@@ -280,6 +287,7 @@ def test_full_identity_fills_in_an_unchanged_toasted_value(toasted: tuple[Record
     assert [(event["missing"], event["changed"]) for event in events] == [([], ["note", "ratio"]), ([], ["note"])]
 
 
+@pytest.mark.fault("F96", "I11")
 def test_a_toasted_value_becomes_null_and_comes_back(toasted: tuple[Recording, str]) -> None:
     recording, _ = toasted
     other = big()
@@ -302,6 +310,7 @@ def test_a_changed_toasted_value_is_compared_under_full_identity(toasted: tuple[
     assert (second["old"]["body"], second["new"]["body"], second["changed"]) == (other, None, ["body"])
 
 
+@pytest.mark.fault("F96", "I11")
 def test_several_columns_of_every_kind_are_toasted_at_once(database15: str) -> None:
     run(
         database15,
@@ -322,6 +331,7 @@ def test_several_columns_of_every_kind_are_toasted_at_once(database15: str) -> N
     assert events[4]["changed"] == ["d"]
 
 
+@pytest.mark.fault("F96", "F97")
 def test_a_toasted_key_is_given_though_it_is_not_sent_again(database15: str) -> None:
     """Incompressible and short enough for a B-tree, stored out of line because the row is too wide."""
     key = secrets.token_hex(1_200)

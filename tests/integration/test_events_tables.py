@@ -12,6 +12,7 @@ PARTITIONED = (
 )
 
 
+@pytest.mark.fault("F103")
 def test_rows_of_partitions_are_told_under_the_name_of_the_leaf(database15: str) -> None:
     run(database15, *PARTITIONED)
     recording = Recording(database15)
@@ -29,6 +30,7 @@ def test_rows_of_partitions_are_told_under_the_name_of_the_leaf(database15: str)
     ]
 
 
+@pytest.mark.fault("F103")
 def test_a_row_that_moves_between_partitions_is_deleted_and_inserted(database15: str) -> None:
     run(database15, *PARTITIONED)
     recording = Recording(database15)
@@ -43,6 +45,7 @@ def test_a_row_that_moves_between_partitions_is_deleted_and_inserted(database15:
     assert moved[1]["new"] == {"id": 1, "region": "s", "note": "a"}
 
 
+@pytest.mark.fault("F103")
 def test_partitions_attached_with_another_order_of_columns(database15: str) -> None:
     run(
         database15,
@@ -86,6 +89,7 @@ def test_tables_that_inherit_are_told_under_their_own_names(database15: str) -> 
 
 
 @pytest.mark.parametrize("identity", ["default", "full"])
+@pytest.mark.fault("F102")
 def test_stored_generated_columns_are_absent(database15: str, identity: str) -> None:
     run(
         database15,
@@ -104,6 +108,7 @@ def test_stored_generated_columns_are_absent(database15: str, identity: str) -> 
     assert deleted["old"] == ({"id": 1, "n": "3.50", "m": "2.5"} if identity == "full" else {"id": 1})
 
 
+@pytest.mark.fault("F102")
 def test_identity_columns_are_ordinary_columns(database15: str) -> None:
     run(database15, "create table t (id int generated always as identity primary key, s serial, a text default 'x')")
     recording = Recording(database15)
@@ -135,6 +140,7 @@ IDENTIFIERS = (
 )
 
 
+@pytest.mark.fault("F100")
 def test_identifiers_of_every_kind(database15: str) -> None:
     run(database15, "create schema types")
     recording = Recording(database15)
@@ -163,6 +169,7 @@ def batched(events: list[Json], size: int) -> list[list[Json]]:
     return [events[at : at + size] for at in range(0, len(events), size)]
 
 
+@pytest.mark.fault("F100")
 def test_one_name_in_many_schemas_and_in_upper_and_lower_case(database15: str) -> None:
     recording = Recording(database15)
 
@@ -177,6 +184,7 @@ def test_one_name_in_many_schemas_and_in_upper_and_lower_case(database15: str) -
     assert len({envelope.address.topic for envelope in recording.envelopes("wal2json")}) == 9
 
 
+@pytest.mark.fault("F95")
 def test_a_table_of_1600_columns(database15: str) -> None:
     recording = Recording(database15)
 
@@ -189,6 +197,7 @@ def test_a_table_of_1600_columns(database15: str) -> None:
     assert sum(event["new"].values()) == 1600
 
 
+@pytest.mark.fault("F95")
 def test_a_table_without_columns(database15: str) -> None:
     recording = Recording(database15)
 
@@ -199,6 +208,7 @@ def test_a_table_without_columns(database15: str) -> None:
     assert [event["new"] for event in recording.equal_events()] == [{}, {}]
 
 
+@pytest.mark.fault("F95")
 def test_a_row_of_several_megabytes(database15: str) -> None:
     run(database15, "create table t (id int primary key, a text, b bytea)", "alter table t replica identity full")
     recording = Recording(database15)

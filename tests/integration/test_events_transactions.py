@@ -23,6 +23,7 @@ def sequences(events: list[Json]) -> list[int]:
     return [event["tx"]["seq"] for event in events]
 
 
+@pytest.mark.fault("F104", "I8")
 def test_a_truncate_of_several_tables_is_one_event_each(database15: str) -> None:
     run(database15, *SHOP, "create table other (a int)", "create table own (id serial)")
     recording = Recording(database15)
@@ -43,6 +44,7 @@ def test_a_truncate_of_several_tables_is_one_event_each(database15: str) -> None
     assert [envelope.address.topic for envelope in recording.envelopes("wal2json")][1] == "public.own.truncate"
 
 
+@pytest.mark.fault("F103", "F104")
 def test_a_truncate_of_a_partitioned_table_is_an_event_of_each_leaf(database15: str) -> None:
     run(
         database15,
@@ -63,6 +65,7 @@ def test_a_truncate_of_a_partitioned_table_is_an_event_of_each_leaf(database15: 
     ]
 
 
+@pytest.mark.fault("F48")
 def test_a_materialized_view_gives_no_events_and_shifts_no_number(database15: str) -> None:
     run(
         database15,
@@ -95,6 +98,7 @@ def test_unlogged_and_temporary_tables_give_no_events(database15: str) -> None:
     ]
 
 
+@pytest.mark.fault("F108")
 def test_a_logical_message_of_a_transaction_is_one_of_its_changes(database15: str) -> None:
     run(database15, "create table t (a int)")
     recording = Recording(database15)
@@ -115,6 +119,7 @@ def test_a_logical_message_of_a_transaction_is_one_of_its_changes(database15: st
     assert recording.envelopes("pgoutput")[1].address.topic == "_.my%2Eprefix.message"
 
 
+@pytest.mark.fault("F108")
 def test_a_message_outside_any_transaction_outlives_the_rollback(database15: str) -> None:
     run(database15, "create table t (a int)")
     recording = Recording(database15)
@@ -130,6 +135,7 @@ def test_a_message_outside_any_transaction_outlives_the_rollback(database15: str
     assert (message["tx"]["xid"], message["tx"]["seq"], message["tx"]["committed_at"]) == (None, 0, None)
 
 
+@pytest.mark.fault("F108", "I8")
 def test_messages_outside_transactions_keep_their_place_and_own_ids(database15: str) -> None:
     run(database15, "create table t (a int)")
     recording = Recording(database15)
@@ -148,6 +154,7 @@ def test_messages_outside_transactions_keep_their_place_and_own_ids(database15: 
 
 
 @pytest.mark.parametrize("content", [b"\xff\x00", b"\xff\xfe", b"caf\xe9", b"\xed\xa0\x80", b"a\xc3"])
+@pytest.mark.fault("F108")
 def test_a_message_that_is_not_utf_8_is_given_in_hex(database15: str, content: bytes) -> None:
     recording = Recording(database15)
 
@@ -168,6 +175,7 @@ def test_wal2json_cuts_a_message_at_its_first_nul(database15: str) -> None:
     assert [recording.events(plugin)[0]["message"]["content"] for plugin in BOTH] == ["ab", "ab\0cd"]
 
 
+@pytest.mark.fault("F108")
 def test_a_message_may_hold_what_looks_like_the_plug_ins_own_output(database15: str) -> None:
     recording = Recording(database15)
 
@@ -177,6 +185,7 @@ def test_a_message_may_hold_what_looks_like_the_plug_ins_own_output(database15: 
     assert message["message"]["content"] == '"}{"action":"C","nextlsn":"F/0"}'
 
 
+@pytest.mark.fault("F106", "I7")
 def test_what_was_rolled_back_never_appears(database15: str) -> None:
     run(database15, "create table t (id int primary key)")
     recording = Recording(database15)
@@ -203,6 +212,7 @@ def test_what_was_rolled_back_never_appears(database15: str) -> None:
     assert sequences(events) == [1, 2, 3, *range(1, 52)]
 
 
+@pytest.mark.fault("F109")
 def test_transactions_without_row_changes_give_no_events(database15: str) -> None:
     run(database15, "create table t (id int primary key)")
     recording = Recording(database15)
@@ -220,6 +230,7 @@ def test_transactions_without_row_changes_give_no_events(database15: str) -> Non
     assert brief(recording.equal_events()) == [("insert", "t", {"id": 1})]
 
 
+@pytest.mark.fault("F110")
 def test_one_row_may_be_inserted_updated_and_deleted_in_one_transaction(database15: str) -> None:
     run(database15, "create table t (id int primary key, a int)")
     recording = Recording(database15)
@@ -241,6 +252,7 @@ def test_one_row_may_be_inserted_updated_and_deleted_in_one_transaction(database
     assert len({event["tx"]["lsn"] for event in events}) == 1
 
 
+@pytest.mark.fault("F110")
 def test_on_conflict_is_an_insert_or_an_update(database15: str) -> None:
     run(database15, "create table t (id int primary key, a int)")
     recording = Recording(database15)
@@ -257,6 +269,7 @@ def test_on_conflict_is_an_insert_or_an_update(database15: str) -> None:
     ]
 
 
+@pytest.mark.fault("F110")
 def test_cascades_and_triggers_are_changes_of_the_same_transaction(database15: str) -> None:
     run(
         database15,
@@ -295,6 +308,7 @@ def copy(dsn: str, count: int) -> None:
         cursor.copy_expert("copy t from stdin with (format csv)", rows)
 
 
+@pytest.mark.fault("F105", "I8")
 def test_the_rows_of_a_copy_share_lsns_and_have_ids_of_their_own(database15: str) -> None:
     run(database15, "create table t (id int primary key, note text)")
     recording = Recording(database15)
@@ -307,6 +321,7 @@ def test_the_rows_of_a_copy_share_lsns_and_have_ids_of_their_own(database15: str
     assert len({event["id"] for event in events}) == 10_000
 
 
+@pytest.mark.fault("I6", "I7")
 def test_overlapping_transactions_come_whole_and_in_the_order_of_their_commits(database15: str) -> None:
     run(database15, "create table t (id int primary key)")
     recording = Recording(database15)
@@ -361,11 +376,13 @@ def mixed(database15: str) -> Recording:
 
 
 @pytest.mark.parametrize("plugin", BOTH)
+@pytest.mark.fault("I8")
 def test_a_redelivery_is_the_same_in_every_byte(mixed: Recording, plugin: str) -> None:
     assert mixed.envelopes(plugin) == mixed.envelopes(plugin)
 
 
 @pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.fault("I8")
 def test_the_size_of_a_batch_changes_nothing_that_is_stored(mixed: Recording, size: int) -> None:
     whole = mixed.envelopes("wal2json", batch_events=1000)
 
@@ -381,6 +398,7 @@ def test_a_batch_is_cut_by_its_bytes(mixed: Recording) -> None:
     assert mixed.largest_batch("wal2json", batch_bytes=1) == 1
 
 
+@pytest.mark.fault("I8", "I20")
 def test_a_table_filter_leaves_the_other_events_as_they_are(mixed: Recording) -> None:
     everything = mixed.envelopes("wal2json")
 
@@ -393,6 +411,7 @@ def test_a_table_filter_leaves_the_other_events_as_they_are(mixed: Recording) ->
     assert mixed.envelopes("pgoutput", tables=("kept",)) == [e for e in everything if e.message_id in expected]
 
 
+@pytest.mark.fault("I8")
 def test_ids_are_unique_and_name_their_commit(mixed: Recording) -> None:
     events = mixed.equal_events()
 

@@ -27,6 +27,7 @@ def embedded(body: bytes, column: str) -> bytes:
     return body.partition(b'"new":{')[2].partition(f'"{column}":'.encode())[2].partition(b'},"old":')[0]
 
 
+@pytest.mark.fault("F93", "I10")
 def test_json_is_embedded_as_it_was_written(database15: str) -> None:
     recording = Recording(database15)
 
@@ -57,6 +58,7 @@ def test_jsonb_keeps_the_scale_of_its_numbers(database15: str) -> None:
     assert embedded(envelope.body, "doc") == b'{"a": 1%s, "b": 1.500}' % (b"0" * 40)
 
 
+@pytest.mark.fault("F92", "I10")
 def test_minus_zero_keeps_its_sign(database15: str) -> None:
     run(
         database15,
@@ -80,6 +82,7 @@ insert into t values ('NaN', 'NaN', 'NaN', 'NaN'), ('Infinity', 'Infinity', 'Inf
 """
 
 
+@pytest.mark.fault("F92", "I10")
 def test_pgoutput_gives_what_is_not_finite_as_strings(database15: str) -> None:
     recording = Recording(database15)
 
@@ -92,6 +95,7 @@ def test_pgoutput_gives_what_is_not_finite_as_strings(database15: str) -> None:
     ]
 
 
+@pytest.mark.fault("F92")
 def test_wal2json_up_to_2_5_loses_what_is_not_finite(database15: str) -> None:
     """The documented loss: nothing in the stream tells these values from NULL, but domains print as text."""
     recording = Recording(database15)
@@ -133,6 +137,7 @@ def sql_ascii(postgres15: Postgres, database15: str) -> Iterator[str]:
         yield dsn
 
 
+@pytest.mark.fault("F94")
 def test_a_latin1_database_gives_utf_8_events(latin1: str) -> None:
     run(latin1, 'create table "Stücke" (id int primary key, "größe" text, j json, n numeric, d float8)')
     run(latin1, 'alter table "Stücke" replica identity full')
@@ -150,6 +155,7 @@ def test_a_latin1_database_gives_utf_8_events(latin1: str) -> None:
     assert bytes.fromhex(message["message"]["content"][2:]).decode("latin-1") == "grüße"
 
 
+@pytest.mark.fault("F94", "F108")
 def test_a_multibyte_database_takes_messages_of_any_bytes(euc_jp: str) -> None:
     recording = Recording(euc_jp)
 
@@ -161,6 +167,7 @@ def test_a_multibyte_database_takes_messages_of_any_bytes(euc_jp: str) -> None:
     assert (message["message"]["prefix"], message["message"]["content"]) == ("日", "\\x8e228fa122ff")
 
 
+@pytest.mark.fault("F94")
 def test_a_database_without_an_encoding_takes_utf_8(sql_ascii: str) -> None:
     recording = Recording(sql_ascii)
 
@@ -170,6 +177,7 @@ def test_a_database_without_an_encoding_takes_utf_8(sql_ascii: str) -> None:
 
 
 @pytest.mark.parametrize("plugin", BOTH)
+@pytest.mark.fault("F94", "I21")
 def test_bytes_that_are_no_text_stop_the_stream_without_being_shown(sql_ascii: str, plugin: str) -> None:
     recording = Recording(sql_ascii)
 

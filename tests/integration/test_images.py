@@ -44,7 +44,7 @@ def test_what_the_dockerfiles_copy_exists_and_is_not_ignored() -> None:
     assert "*" in ignored
     assert set(ours) == sent
     assert all((ROOT / name).exists() for name in ours)
-    assert all((POSTGRES_IMAGE / name).is_file() for name in copied(POSTGRES_IMAGE / "Dockerfile"))
+    assert all((POSTGRES_IMAGE.parent / name).is_file() for name in copied(POSTGRES_IMAGE / "Dockerfile"))
 
 
 def test_the_image_runs_as_a_numbered_user_that_is_not_root() -> None:

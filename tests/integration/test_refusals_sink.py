@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from chaos.proxy import Proxy
 from pgevents.demo.process import eventually, free_ports
 from pgevents.demo.rabbitmq import RabbitMQ
 from pgevents.lsn import Lsn
 from tests.contract.amqp import bind, channel
 from tests.contract.amqp import stored as stored_in_queue
-from tests.integration.command import Command, Json, Shop, ids_of, pgevents, proxy, stored, through
+from tests.integration.command import Command, Json, Shop, ids_of, pgevents, stored, through
 from tests.integration.streaming import run
 
 FAILED, REFUSED = 1, 4
@@ -49,6 +50,7 @@ def test_a_broker_that_is_down_is_tried_again_and_then_given_up(shop: Shop, tmp_
     assert shop.confirmed == before
 
 
+@pytest.mark.fault("F69", "I21")
 def test_wrong_credentials_are_refused(shop: Shop, vhost: str, tmp_path: Path) -> None:
     before = shop.confirmed
     user, rest = vhost.removeprefix("amqp://").split(":", 1)
@@ -71,6 +73,7 @@ def test_an_unknown_virtual_host_is_refused(shop: Shop, rabbitmq: RabbitMQ, tmp_
     assert shop.confirmed == before
 
 
+@pytest.mark.fault("F67")
 def test_an_exchange_of_another_type_is_refused(shop: Shop, vhost: str, tmp_path: Path) -> None:
     before = shop.confirmed
     with channel(vhost) as broker:
@@ -92,6 +95,7 @@ def test_an_exchange_that_is_missing_is_refused_where_we_may_not_declare(
     outcome.refused(REFUSED, error="there is no exchange 'pgevents'", hint="--no-declare")
 
 
+@pytest.mark.fault("F75", "I18")
 def test_a_routing_key_that_is_too_long_stops_the_stream_until_it_is_shortened(
     shop: Shop, vhost: str, tmp_path: Path
 ) -> None:
@@ -115,11 +119,12 @@ def test_a_routing_key_that_is_too_long_stops_the_stream_until_it_is_shortened(
     assert before <= confirmed < Lsn.parse(events[-1]["tx"]["lsn"])
 
 
+@pytest.mark.fault("F50", "F56", "I14")
 def test_a_broker_that_goes_away_in_mid_stream_is_waited_for(
     shop: Shop, rabbitmq: RabbitMQ, vhost: str, tmp_path: Path
 ) -> None:
     bind(vhost, "all")
-    with proxy(rabbitmq.port) as way:
+    with Proxy(rabbitmq.port) as way:
         sink = through(vhost, way.port)
         with Command(tmp_path, "stream", *shop.options, "--sink", sink, *IMPATIENT) as stream:
             stream.ready()
@@ -142,6 +147,7 @@ def test_a_broker_that_goes_away_in_mid_stream_is_waited_for(
     assert shop.confirmed > Lsn.parse(events[-1]["tx"]["lsn"])
 
 
+@pytest.mark.fault("F65", "I14")
 def test_an_exchange_that_is_deleted_in_mid_stream_is_declared_again(shop: Shop, vhost: str, tmp_path: Path) -> None:
     bind(vhost, "all")
     with Command(tmp_path, "stream", *shop.options, "--sink", vhost, "--retry-max", "0.2") as stream:
@@ -164,6 +170,7 @@ def test_an_exchange_that_is_deleted_in_mid_stream_is_declared_again(shop: Shop,
 # Files.
 
 
+@pytest.mark.fault("F13", "I2")
 def test_a_full_disk_is_waited_for(shop: Shop, tmp_path: Path) -> None:
     shop.add(1)
     before = shop.confirmed
@@ -182,6 +189,7 @@ def test_a_full_disk_is_waited_for(shop: Shop, tmp_path: Path) -> None:
     assert ids_of(again.events) == [1]
 
 
+@pytest.mark.fault("F13", "I2")
 def test_a_file_that_may_not_grow_ends_the_stream_and_keeps_whole_lines(shop: Shop, tmp_path: Path) -> None:
     run(shop.dsn, "INSERT INTO orders SELECT n, repeat('x', 200) FROM generate_series(1, 500) n")
     before = shop.confirmed
@@ -212,6 +220,6 @@ def test_a_file_that_another_stream_writes(shop: Shop, tmp_path: Path) -> None:
     sink = ("--sink", "file:events.ndjson")
     with Command(tmp_path, "stream", *shop.options, *sink) as first:
         first.ready()
-        second = pgevents(tmp_path, "stream", "--dsn", shop.dsn, "--slot", "another", *sink)
+        second = pgevents(tmp_path, "stream", "--dsn", shop.role_dsn, "--slot", "another", *sink)
 
     second.refused(REFUSED, error="another process is writing events.ndjson", hint="a file of its own")

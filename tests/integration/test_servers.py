@@ -179,8 +179,9 @@ def test_rabbitmq_keeps_confirmed_messages_over_a_stop_and_leaves_no_process(fol
 def test_rabbitmq_takes_other_ports_when_one_is_taken_meanwhile(
     taken: str, folder: Path, monkeypatch: pytest.MonkeyPatch, rabbitmq: RabbitMQ
 ) -> None:
-    first = [rabbitmq.port if name == taken else port for name, port in zip(PORTS, free_ports(6), strict=True)]
-    ports = iter([first, free_ports(6)])
+    free = zip(PORTS, free_ports(len(PORTS)), strict=True)
+    first = [rabbitmq.port if name == taken else port for name, port in free]
+    ports = iter([first, free_ports(len(PORTS))])
     monkeypatch.setattr(rabbitmq_module, "free_ports", lambda _count: next(ports))
 
     with RabbitMQ(folder / "rabbitmq") as server:

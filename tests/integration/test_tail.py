@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from chaos.proxy import Proxy
 from pgevents.demo.process import eventually
 from pgevents.demo.rabbitmq import RabbitMQ
 from tests.contract.amqp import bind, channel
@@ -27,9 +28,9 @@ from tests.integration.command import (
     environment,
     ids_of,
     pgevents,
-    proxy,
     through,
 )
+from tests.integration.role import as_role
 from tests.integration.streaming import BOTH, ask, check, run
 
 BODY = {
@@ -68,7 +69,7 @@ def slots(dsn: str) -> int:
 
 @pytest.mark.parametrize("plugin", [*BOTH, "auto"])
 def test_each_committed_change_is_a_line_with_what_changed(tables: str, plugin: str, tmp_path: Path) -> None:
-    with Command(tmp_path, "tail", "--dsn", tables, "--plugin", plugin) as tail:
+    with Command(tmp_path, "tail", "--dsn", as_role(tables), "--plugin", plugin) as tail:
         tail.ready()
         run(
             tables,
@@ -89,7 +90,7 @@ def test_each_committed_change_is_a_line_with_what_changed(tables: str, plugin: 
 
 @pytest.mark.parametrize("plugin", BOTH)
 def test_json_is_a_whole_event_a_line(tables: str, plugin: str, tmp_path: Path) -> None:
-    with Command(tmp_path, "tail", "--dsn", tables, "--plugin", plugin, "--json") as tail:
+    with Command(tmp_path, "tail", "--dsn", as_role(tables), "--plugin", plugin, "--json") as tail:
         tail.ready()
         run(tables, "INSERT INTO orders VALUES (7, E'two\\nlines'), (8, NULL)")
         tail.shows('"id":8.*\n')
@@ -104,7 +105,7 @@ def test_json_is_a_whole_event_a_line(tables: str, plugin: str, tmp_path: Path) 
 def test_only_the_tables_asked_for_are_shown(tables: str, tmp_path: Path) -> None:
     run(tables, "CREATE TABLE quiet (id int PRIMARY KEY)")
 
-    with Command(tmp_path, "tail", "--dsn", tables, "--table", "public.orders", "--json") as tail:
+    with Command(tmp_path, "tail", "--dsn", as_role(tables), "--table", "public.orders", "--json") as tail:
         tail.ready()
         run(tables, "INSERT INTO quiet VALUES (1)", "INSERT INTO orders VALUES (2)")
         tail.shows('"id":2.*\n')
@@ -115,7 +116,7 @@ def test_only_the_tables_asked_for_are_shown(tables: str, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("number", [TERM, INT, KILL])
 def test_no_slot_is_left_behind(tables: str, number: signal.Signals, tmp_path: Path) -> None:
-    with Command(tmp_path, "tail", "--dsn", tables) as tail:
+    with Command(tmp_path, "tail", "--dsn", as_role(tables)) as tail:
         tail.ready()
         assert slots(tables) == 1
         ended = tail.stopped(number)
@@ -128,7 +129,7 @@ def test_no_slot_is_left_behind(tables: str, number: signal.Signals, tmp_path: P
 def test_the_stream_of_a_slot_is_not_disturbed(database15: str, tmp_path: Path) -> None:
     shop = Shop(database15)
     before = shop.confirmed
-    with Command(tmp_path, "tail", "--dsn", shop.dsn, "--json") as tail:
+    with Command(tmp_path, "tail", "--dsn", shop.role_dsn, "--json") as tail:
         tail.ready()
         shop.add(1)
         tail.shows('"id":1.*\n')
@@ -141,14 +142,14 @@ def test_the_stream_of_a_slot_is_not_disturbed(database15: str, tmp_path: Path) 
 
 
 def test_pgoutput_without_its_publication_is_refused(database15: str, tmp_path: Path) -> None:
-    outcome = pgevents(tmp_path, "tail", "--dsn", database15, "--plugin", "pgoutput")
+    outcome = pgevents(tmp_path, "tail", "--dsn", as_role(database15), "--plugin", "pgoutput")
 
     outcome.refused(4, error="there is no publication pgevents", hint="CREATE PUBLICATION")
     assert slots(database15) == 0
 
 
 def test_an_unknown_table_is_refused(tables: str, tmp_path: Path) -> None:
-    outcome = pgevents(tmp_path, "tail", "--dsn", tables, "--table", "public.ordrs")
+    outcome = pgevents(tmp_path, "tail", "--dsn", as_role(tables), "--table", "public.ordrs")
 
     outcome.refused(2, error=r"public\.ordrs matches no table", hint=r"public\.orders")
 
@@ -234,7 +235,7 @@ def test_a_queue_that_is_deleted_while_it_is_read_ends_it(vhost: str, tmp_path: 
 def test_a_broker_that_goes_away_ends_it(rabbitmq: RabbitMQ, vhost: str, tmp_path: Path) -> None:
     bind(vhost, "audit")
     with (
-        proxy(rabbitmq.port) as way,
+        Proxy(rabbitmq.port) as way,
         tailing(tmp_path, through(vhost, way.port), "--queue", "audit") as tail,
     ):
         way.cut()
@@ -332,7 +333,11 @@ def test_a_reader_of_the_database_that_leaves_ends_it_with_one_line(
     tables: str, form: tuple[str, ...], tmp_path: Path
 ) -> None:
     outcome = cut_short(
-        tmp_path, "--dsn", tables, *form, more=lambda: run(tables, "INSERT INTO orders SELECT count(*) FROM orders")
+        tmp_path,
+        "--dsn",
+        as_role(tables),
+        *form,
+        more=lambda: run(tables, "INSERT INTO orders SELECT count(*) FROM orders"),
     )
 
     assert re.search("orders", outcome.stdout)
@@ -356,7 +361,7 @@ def test_a_reader_of_a_queue_that_leaves_ends_it_with_one_line(
 def test_a_standard_output_that_was_never_open_is_refused(
     tables: str, vhost: str, source: str, tmp_path: Path
 ) -> None:
-    options = ("--dsn", tables) if source == "database" else ("--sink", vhost)
+    options = ("--dsn", as_role(tables)) if source == "database" else ("--sink", vhost)
 
     outcome = pgevents(tmp_path, "tail", *options, prefix=("sh", "-c", 'exec "$@" >&-', "sh"))
 
@@ -365,7 +370,7 @@ def test_a_standard_output_that_was_never_open_is_refused(
 
 
 def test_what_is_no_terminal_gets_no_escape_codes(tables: str, vhost: str, tmp_path: Path) -> None:
-    with Command(tmp_path, "tail", "--dsn", tables) as database, tailing(tmp_path, vhost) as queue:
+    with Command(tmp_path, "tail", "--dsn", as_role(tables)) as database, tailing(tmp_path, vhost) as queue:
         database.ready()
         run(tables, "INSERT INTO orders VALUES (7, E'\\x1b[31mred')")
         publish(vhost)

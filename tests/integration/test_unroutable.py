@@ -11,9 +11,11 @@ import psycopg2
 import pytest
 
 from pgevents import slot
-from pgevents.app import Streaming, supervise
+from pgevents.app import supervise
 from pgevents.settings import Settings
+from pgevents.streaming import Streaming
 from tests.contract.amqp import bind, stored
+from tests.integration.role import as_role
 
 DEADLINE_S = 30.0
 
@@ -27,17 +29,20 @@ async def until(condition: Callable[[], bool], running: asyncio.Future[None]) ->
         await asyncio.sleep(0.05)
 
 
+@pytest.mark.fault("F66", "I16", "I19")
 def test_the_slot_is_let_go_of_while_no_queue_is_bound(
     database15: str, vhost: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """With one routed table and one unrouted, the routed events are not sent again and again."""
     name = str(psycopg2.extensions.parse_dsn(database15)["dbname"])
     bind(vhost, "bound", "public.bound.*")
-    settings = Settings(dsn=database15, slot=name, create_slot=True, sink=vhost, retry_max_s=0.5, stall_timeout_s=2)
+    settings = Settings(
+        dsn=as_role(database15), slot=name, create_slot=True, sink=vhost, retry_max_s=0.5, stall_timeout_s=2
+    )
     streaming = Streaming(settings, until=None, dry_run=False, say=lambda _line: None)
 
     def is_read() -> bool:
-        return slot.status(database15, name).active
+        return slot.status(as_role(database15), name).active
 
     async def scenario() -> None:
         running = asyncio.ensure_future(supervise(streaming))

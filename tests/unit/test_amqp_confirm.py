@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,6 +37,7 @@ def acks(draw: st.DrawFn) -> tuple[list[int], list[Tag]]:
 
 
 @given(acks())
+@pytest.mark.fault("F78", "I3")
 def test_a_flight_is_reported_once_when_all_its_tags_are_acked(given_acks: tuple[list[int], list[Tag]]) -> None:
     sizes, order = given_acks
     confirms, tags = confirms_of(sizes)
@@ -54,6 +56,7 @@ def test_a_flight_is_reported_once_when_all_its_tags_are_acked(given_acks: tuple
 
 
 @given(acks(), st.data())
+@pytest.mark.fault("F79", "I3")
 def test_a_nack_hits_the_flights_whose_unconfirmed_tags_it_covers(
     given_acks: tuple[list[int], list[Tag]], data: st.DataObject
 ) -> None:
@@ -75,6 +78,7 @@ def test_a_nack_hits_the_flights_whose_unconfirmed_tags_it_covers(
     assert not {flight.owner for flight in rest} & set(expected), "a refused flight is not confirmed later"
 
 
+@pytest.mark.fault("F80", "I19")
 def test_a_returned_message_is_marked_before_its_ack() -> None:
     confirms, _ = confirms_of([3, 3])
 
@@ -106,7 +110,15 @@ def test_the_return_of_an_unknown_message_changes_nothing() -> None:
     assert [flight.returned for flight in confirms.acked(2, multiple=True)] == [set()]
 
 
-def test_an_ack_of_everything_outstanding_has_the_tag_zero() -> None:
+def test_an_ack_of_everything_outstanding_confirms_nothing_that_may_still_be_on_its_way() -> None:
     confirms, _ = confirms_of([2, 2])
 
-    assert len(confirms.acked(0, multiple=True)) == 2
+    assert confirms.acked(0, multiple=True) == []
+    assert len(confirms.acked(4, multiple=True)) == 2
+
+
+def test_a_nack_of_everything_outstanding_hits_every_flight() -> None:
+    confirms, _ = confirms_of([2, 2])
+
+    assert len(confirms.nacked(0, multiple=False)) == 2
+    assert confirms.is_idle

@@ -101,6 +101,7 @@ def test_a_body_is_split_at_frame_max(size: int, frames: int) -> None:
         (Envelope("id-7", Address("a", "k" * 256, "application/json"), 0, b""), "type is 256 bytes"),
     ],
 )
+@pytest.mark.fault("F75")
 def test_what_amqp_cannot_carry_is_rejected_for_good(envelope: Envelope, message: str) -> None:
     framer = Framer(1, "pgevents", frame_max=FRAME_MAX, mandatory=True)
 

@@ -31,9 +31,18 @@ def refusal(environment: dict[str, str] | None = None, *, file: str | None = Non
 def test_without_anything_given_every_option_has_its_default() -> None:
     resolution = resolved()
 
-    assert resolution.settings == Settings()
+    assert resolution.settings == Settings(state="pgevents-pgevents.state.json")
     assert set(resolution.origins.values()) == {"default"}
     assert resolution.file is None
+
+
+def test_the_watermark_stands_beside_the_configuration_and_bears_the_slots_name(folder: Path) -> None:
+    (folder / "etc").mkdir()
+    (folder / "etc" / "shop.toml").write_text('slot = "shop"')
+
+    settings = resolve({}, {}, file="etc/shop.toml").settings
+
+    assert settings.state == "etc/pgevents-shop.state.json"
 
 
 def test_each_place_outranks_the_next(folder: Path) -> None:

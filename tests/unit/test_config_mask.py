@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from psycopg2.extensions import make_dsn
 
-from pgevents.mask import mask_dsn, mask_url
+from pgevents.mask import mask_dsn, mask_url, mask_value
 
 
 @pytest.mark.parametrize(
@@ -34,6 +34,7 @@ def test_a_url_is_shown_without_its_password(url: str, shown: str) -> None:
             "postgresql://h/d?user=u&password=***&sslmode=require",
         ),
         ("postgresql://h/d?sslpassword=hunter2", "postgresql://h/d?sslpassword=***"),
+        ("postgresql://h/d?password=a#hun ter2;x&user=u", "postgresql://h/d?password=***&user=u"),
         ("host=h password=hunter2 dbname=d", "host=h password=*** dbname=d"),
         ("password = 'hun\\'ter2 x' host=h", "password = *** host=h"),
         ("host=h password=hun\\ ter2", "host=h password=***"),
@@ -59,3 +60,23 @@ def test_no_password_that_libpq_takes_is_shown(password: str) -> None:
 def test_masking_never_raises(text: str) -> None:
     mask_dsn(text)
     mask_url(text)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("amqp://u:hunter2@h/v?exchange=e", "amqp://u:***@h/v?exchange=e"),
+        ("amqp://u@h/v", "amqp://u@h/v"),
+        ("amqp:/u:hunter2@h/v", "amqp:/u:***@h/v"),
+        ("amqp//u:hunter2@h/v", "amqp//u:***@h/v"),
+        ("u:hunter2@h/v", "u:***@h/v"),
+        ("hun@ter2@h/v", "***@h/v"),
+        ("amqp://h/v?passwrod=hunter2&exchange=e", "amqp://h/v?passwrod=***&exchange=e"),
+        ("postgresql://u:hunter2@h/d?sslmode=require", "postgresql://u:***@h/d?sslmode=require"),
+        ("host=h user=u@h password=hunter2", "host=h user=u@h password=***"),
+        ("public.orders", "public.orders"),
+        ("", ""),
+    ],
+)
+def test_a_value_that_is_no_url_shows_no_password_either(value: str, shown: str) -> None:
+    assert mask_value(value) == shown

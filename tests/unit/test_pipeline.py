@@ -57,6 +57,7 @@ SIZES = st.lists(st.integers(0, 7), min_size=1, max_size=6)
 
 
 @given(SIZES, st.integers(1, 9), st.integers(1, 12))
+@pytest.mark.fault("I8")
 def test_batch_and_chunk_size_change_nothing_that_is_stored(sizes: list[int], batch: int, chunk: int) -> None:
     server, sink = MemoryServer(transactions(sizes)), MemorySink()
 
@@ -68,6 +69,7 @@ def test_batch_and_chunk_size_change_nothing_that_is_stored(sizes: list[int], ba
 
 
 @given(SIZES, st.integers(1, 9), st.integers(1, 12))
+@pytest.mark.fault("I4")
 def test_acknowledged_lsns_are_commit_ends_and_never_decrease(sizes: list[int], batch: int, chunk: int) -> None:
     server = MemoryServer(transactions(sizes))
 
@@ -102,6 +104,7 @@ def covers(sink: MemorySink, server: MemoryServer) -> bool:
 
 @settings(max_examples=200)
 @given(SIZES, st.lists(st.integers(0, 40), max_size=5), st.integers(1, 12), st.integers(0, 2**32))
+@pytest.mark.fault("F02", "I1", "I2")
 def test_a_crash_at_any_await_repeats_but_never_loses(
     sizes: list[int], crashes: list[int], chunk: int, seed: int
 ) -> None:
@@ -118,6 +121,7 @@ def test_a_crash_at_any_await_repeats_but_never_loses(
 
 
 @given(st.permutations(range(5)))
+@pytest.mark.fault("F78", "I3")
 def test_confirms_in_any_order_acknowledge_a_contiguous_prefix(order: list[int]) -> None:
     server, sink = MemoryServer(transactions([1] * 5)), MemorySink(confirms=False)
 
@@ -141,6 +145,7 @@ def test_confirms_in_any_order_acknowledge_a_contiguous_prefix(order: list[int])
     asyncio.run(scenario())
 
 
+@pytest.mark.fault("F109", "I20")
 def test_a_fully_filtered_transaction_is_acknowledged() -> None:
     server, sink = MemoryServer(transactions([3], table=2)), MemorySink()
 
@@ -151,6 +156,7 @@ def test_a_fully_filtered_transaction_is_acknowledged() -> None:
 
 
 @given(SIZES)
+@pytest.mark.fault("I8", "I20")
 def test_filters_do_not_change_the_ids_of_what_is_left(sizes: list[int]) -> None:
     mixed = [
         Transaction(each.commit_lsn, each.end_lsn, (*each.changes[:2], insert(2, [0]), *each.changes[2:]))
@@ -166,6 +172,7 @@ def test_filters_do_not_change_the_ids_of_what_is_left(sizes: list[int]) -> None
     assert len(set(ids(everything))) == len(everything.stored)
 
 
+@pytest.mark.fault("I5")
 def test_a_keepalive_outside_a_transaction_is_acknowledged() -> None:
     source = MemorySource([*transactions([1])[0].messages(), Keepalive(500)])
 
@@ -174,6 +181,7 @@ def test_a_keepalive_outside_a_transaction_is_acknowledged() -> None:
     assert source.acknowledged[-1] == 500
 
 
+@pytest.mark.fault("I2")
 def test_a_keepalive_waits_for_the_events_before_it() -> None:
     source, sink = MemorySource([*transactions([1])[0].messages(), Keepalive(500)]), MemorySink(confirms=False)
 
@@ -191,6 +199,7 @@ def test_a_keepalive_waits_for_the_events_before_it() -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.fault("I4", "I7")
 def test_a_keepalive_inside_a_transaction_is_not_acknowledged() -> None:
     first, second = transactions([1, 1])
     half = second.messages()[:-1]
@@ -218,6 +227,7 @@ def test_a_change_outside_a_transaction_stops_the_stream() -> None:
         run(source, MemorySink(), until=10)
 
 
+@pytest.mark.fault("I15")
 def test_the_window_bounds_what_is_in_flight() -> None:
     server, sink = MemoryServer(transactions([1] * 50)), MemorySink(confirms=False)
 
@@ -263,6 +273,7 @@ def test_a_sink_that_confirms_nothing_is_left() -> None:
     assert server.acknowledged == []
 
 
+@pytest.mark.fault("I9")
 def test_a_stop_drains_and_acknowledges_the_transaction_being_read() -> None:
     server, sink, progress = MemoryServer(transactions([5, 5])), MemorySink(), Progress()
 

@@ -126,7 +126,9 @@ def test_a_million_message_prefixes_do_not_grow_the_shape() -> None:
     gate, shape = Gate("7-1"), Shape(TableFilter(), RoutingKey(), NativeCodec())
 
     for number in range(MAX_PLANS + 5):
-        (numbered,) = gate.admit(LogicalMessage(Lsn(number), transactional=False, prefix=str(number), content=b""))
+        (numbered,) = gate.admit(
+            LogicalMessage(Lsn(number + 1), transactional=False, prefix=str(number), content=b"")
+        )
         shape(numbered)
 
     assert len(shape._messages) <= MAX_PLANS

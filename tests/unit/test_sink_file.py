@@ -280,6 +280,7 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
         asyncio.run(file.open(f"file:{tmp_path}", SinkOptions()))
 
 
+@pytest.mark.fault("F13")
 def test_a_full_disk_says_so_and_may_be_tried_again() -> None:
     with pytest.raises(SinkUnavailable, match="No space left on device") as full:
         asyncio.run(write("file:/dev/full", batch(b"1")))
@@ -318,6 +319,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.fault("F13")
 def test_a_write_that_ran_out_of_room_leaves_no_torn_line(tmp_path: Path) -> None:
     path = tmp_path / "events.ndjson"
 
@@ -349,6 +351,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.fault("I2")
 def test_a_killed_writer_has_lost_nothing_it_confirmed(tmp_path: Path) -> None:
     path = tmp_path / "events.ndjson"
     with subprocess.Popen([sys.executable, "-c", ENDLESS, str(path)], stdout=subprocess.PIPE) as writer:

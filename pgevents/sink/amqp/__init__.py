@@ -1,3 +1,3 @@
 """RabbitMQ, over AMQP 0-9-1 with publisher confirms."""
 
-from pgevents.sink.amqp.sink import open as open
+from pgevents.sink.amqp.opening import open as open

@@ -81,15 +81,22 @@ class Confirms(Generic[Owner]):
         return flight
 
     def acked(self, tag: int, *, multiple: bool) -> list[Flight[Owner]]:
-        """Count an ack; the flights that it completes, in the order of their tags. Each is reported once."""
-        tag = tag or self._last  # AMQP: multiple with tag 0 means everything outstanding
+        """Count an ack; the flights that it completes, in the order of their tags. Each is reported once.
+
+        Tag 0 counts for nothing: AMQP lets it mean everything outstanding, but what the broker has not read yet is
+        outstanding to us alone.
+        """
         for flight in self._reached(tag, multiple=multiple):
             flight.confirm(tag, multiple=multiple)
         return self._completed()
 
     def nacked(self, tag: int, *, multiple: bool) -> list[tuple[Flight[Owner], Envelope]]:
-        """Count a nack; the flights it hits, each with its first refused envelope. They are forgotten."""
-        tag = tag or self._last
+        """Count a nack; the flights it hits, each with its first refused envelope. They are forgotten.
+
+        Tag 0 hits everything outstanding.
+        """
+        if tag == 0:
+            tag, multiple = self._last, True
         refused = []
         for flight in self._reached(tag, multiple=multiple):
             first = self._first_hit(flight, tag, multiple=multiple)

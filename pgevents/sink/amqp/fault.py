@@ -1,4 +1,4 @@
-"""What pika's and the broker's errors mean to an operator, in our words. Pure."""
+"""pika's errors, handed to the policy: the broker's reply code, its sentence, and the stage they are met at. Pure."""
 
 import re
 import socket
@@ -16,99 +16,78 @@ from pika.exceptions import (
     ProbableAuthenticationError,
 )
 
-from pgevents.errors import PublishRejected, SinkError, SinkRefused, SinkUnavailable
+from pgevents import policy
+from pgevents.errors import PublishRejected, SinkError, SinkUnavailable
 from pgevents.event import Envelope
 from pgevents.sink.amqp.url import AmqpUrl, BrokerAddress
 
-ACCESS_REFUSED, NOT_FOUND, PRECONDITION_FAILED = 403, 404, 406
-
 # pika hands on a refusal during the handshake as the repr of what the broker closed the connection with.
-_REFUSAL = re.compile(r"ConnectionClosedByBroker: \(\d+\) (?P<text>.*)", re.DOTALL)
-_TOO_LARGE = re.compile(r"message size \d+ .*larger than", re.DOTALL)
-
-_AGAIN = "A stream that was running tries again by itself."
+_REFUSAL = re.compile(r"""ConnectionClosedByBroker: \((?P<code>\d+)\) (['"])(?P<text>.*)\2""", re.DOTALL)
+_ALERT = re.compile(r"\[SSL: (?P<reason>\w*ALERT\w*)\]")
+_SIZES = re.compile(r"message size (?P<size>\d+) .*larger than\D*(?P<most>\d+)")
 
 
 def connect_fault(error: BaseException, url: AmqpUrl, address: BrokerAddress) -> SinkError:
     """Why ``address`` gave no connection."""
-    cause = _cause(error)
-    refusal = _REFUSAL.search(str(cause))
-    match cause:
-        case ProbableAuthenticationError() if refusal:
-            return SinkRefused(
-                f"user {url.user!r} was refused by {address}: {_words(refusal['text'])}",
-                hint="Check user and password of the RabbitMQ URL; the user guest may come from localhost only.",
-            )
-        case ProbableAccessDeniedError() if refusal:
-            return SinkRefused(
-                f"virtual host {url.vhost!r} was refused by {address}: {_words(refusal['text'])}",
-                hint=f"Create it (rabbitmqctl add_vhost) or let user {url.user!r} in (rabbitmqctl set_permissions).",
-            )
-        case ssl.SSLCertVerificationError():
-            return SinkRefused(
-                f"the certificate of {address} was refused: {cause.verify_message}",
-                hint="Give the CA that signed it as cacertfile=, and a name it holds as server_name_indication=.",
-            )
-        case ssl.SSLError() if not isinstance(cause, ssl.SSLEOFError):
-            return SinkRefused(
-                f"no TLS with {address}: {cause.reason or cause}",
-                hint="Check that the port is the broker's TLS port, and what it wants of certfile= and keyfile=.",
-            )
-    return SinkUnavailable(
-        f"cannot reach RabbitMQ at {address}: {_reason(cause, url)}",
-        hint=f"Check host and port, and that the broker runs. {_AGAIN}",
-    )
-
-
-def lost_fault(error: BaseException, url: AmqpUrl, unconfirmed: Iterable[Envelope]) -> SinkError:
-    """Why an open channel ended; everything ``unconfirmed`` may or may not have arrived."""
-    match error:
-        case ChannelClosedByBroker(reply_code=code, reply_text=text) if code == NOT_FOUND:
-            return SinkUnavailable(f"exchange {url.exchange!r} is gone: {text}")
-        case ChannelClosedByBroker(reply_code=code, reply_text=text) if code == ACCESS_REFUSED:
-            return _no_permission(url, text)
-        case ChannelClosedByBroker(reply_code=code, reply_text=text) if _TOO_LARGE.search(text):
-            return _too_large(text, unconfirmed)
-        case ChannelClosedByBroker(reply_text=text):
-            return SinkUnavailable(f"RabbitMQ closed the channel: {text}")
-        case ConnectionClosedByBroker(reply_text=text):
-            return SinkUnavailable(f"RabbitMQ closed the connection: {text}", hint=_AGAIN)
-        case AMQPHeartbeatTimeout():
-            return SinkUnavailable("RabbitMQ sent no heartbeat in time", hint=_AGAIN)
-    return SinkUnavailable(f"the connection to RabbitMQ was lost: {_words(str(error) or repr(error))}", hint=_AGAIN)
+    code, text = _refusal(_cause(error), url)
+    return _fault(policy.of_rabbitmq(code, text, stage="connect"), text, url, address)
 
 
 def declare_fault(error: BaseException, url: AmqpUrl) -> SinkError:
     """Why the exchange could not be declared, or is not there."""
-    match error:
-        case ChannelClosedByBroker(reply_code=code, reply_text=text) if code == PRECONDITION_FAILED:
-            return SinkRefused(
-                f"exchange {url.exchange!r} exists, but is no durable topic exchange: {text}",
-                hint="Name another exchange=, or use --no-declare to publish to it as it is.",
-            )
-        case ChannelClosedByBroker(reply_code=code, reply_text=text) if code == NOT_FOUND:
-            return SinkRefused(
-                f"there is no exchange {url.exchange!r}: {text}",
-                hint="Create it, or leave out --no-declare to have it declared as a durable topic exchange.",
-            )
-        case ChannelClosedByBroker(reply_code=code, reply_text=text) if code == ACCESS_REFUSED:
-            return _no_permission(url, text)
-    return lost_fault(error, url, ())
+    code, text = _ending(error)
+    return _fault(policy.of_rabbitmq(code, text, stage="declare"), text, url)
 
 
-def _no_permission(url: AmqpUrl, text: str) -> SinkRefused:
-    return SinkRefused(
-        f"user {url.user!r} has no permission on exchange {url.exchange!r}: {text}",
-        hint="Grant configure (or use --no-declare) and write on it with rabbitmqctl set_permissions.",
-    )
+def lost_fault(error: BaseException, url: AmqpUrl, unconfirmed: Iterable[Envelope]) -> SinkError:
+    """Why an open channel ended; everything ``unconfirmed`` may or may not have arrived."""
+    code, text = _ending(error)
+    rule = policy.of_rabbitmq(code, text, stage="publishing")
+    if rule.error is PublishRejected:
+        return _too_large(text, unconfirmed)
+    return _fault(rule, text, url)
+
+
+def _fault(rule: policy.Rule[SinkError], text: str, url: AmqpUrl, address: BrokerAddress | None = None) -> SinkError:
+    return rule.fault(text=text, user=url.user, vhost=url.vhost, exchange=url.exchange, address=address)
 
 
 def _too_large(text: str, unconfirmed: Iterable[Envelope]) -> SinkError:
-    largest = max(unconfirmed, key=lambda envelope: len(envelope.body), default=None)
-    if largest is None:
+    """The broker does not say which event it was; its size tells, or that no other is as large."""
+    sizes = _SIZES.search(text)
+    sized = sorted(unconfirmed, key=lambda envelope: len(envelope.body), reverse=True)
+    refused = next((envelope for envelope in sized if not sizes or len(envelope.body) == int(sizes["size"])), None)
+    if refused is None:
         return SinkUnavailable(f"RabbitMQ closed the channel: {text}")
     hint = "Raise max_message_size in rabbitmq.conf, or leave the wide column or table out."
-    return PublishRejected(largest.message_id, text, hint=hint)
+    return PublishRejected(refused.message_id, text, hint=hint, max_bytes=int(sizes["most"]) if sizes else None)
+
+
+def _refusal(cause: BaseException, url: AmqpUrl) -> tuple[str, str]:
+    """The code and the sentence of what went wrong before there was a connection."""
+    match cause:
+        case ProbableAuthenticationError() | ProbableAccessDeniedError() if refusal := _REFUSAL.search(cause.args[0]):
+            return refusal["code"], " ".join(refusal["text"].split())
+        case ConnectionClosedByBroker():
+            return _ending(cause)
+        case ssl.SSLCertVerificationError():
+            return "certificate", cause.verify_message
+        case ssl.SSLError() if not isinstance(cause, ssl.SSLEOFError):
+            return "no TLS", f"{cause.reason or cause}"
+        # In TLS 1.3 the broker looks at our certificate when for us the handshake is over.
+        case IncompatibleProtocolError() if alert := _ALERT.search(str(cause)):
+            return "no TLS", alert["reason"]
+    return "unreachable", _reason(cause, url)
+
+
+def _ending(error: BaseException) -> tuple[str, str]:
+    """The code and the sentence of what ended a connection or a channel."""
+    match error:
+        case ChannelClosedByBroker() | ConnectionClosedByBroker():
+            return str(error.reply_code), " ".join(error.reply_text.split())
+        case AMQPHeartbeatTimeout():
+            return "no heartbeat", ""
+    return "lost", _words(str(error) or repr(error))
 
 
 def _cause(error: BaseException) -> BaseException:
@@ -137,5 +116,5 @@ def _reason(cause: BaseException, url: AmqpUrl) -> str:
 
 
 def _words(text: str) -> str:
-    """The broker's sentence on one line, without the quotes and brackets of a repr."""
+    """A sentence of pika's on one line, without the quotes and brackets of a repr."""
     return " ".join(text.split()).strip("'\")(")

@@ -102,7 +102,8 @@ class Framer:
             return _short_string(text, what, message_id)
 
         short(message_id, "message id")
-        exchange, topic = short(self._exchange, "exchange name"), short(address.topic, "routing key")
+        exchange = short(self._exchange, "exchange name")
+        topic = _short_string(address.topic, "routing key", message_id, routing_key=address.topic)
         flags = _U16(_PROPERTIES | _TIMESTAMP if timed else _PROPERTIES)
         properties = flags + short(address.content_type, "content type") + _PERSISTENT + bytes([size])
         tail = short(address.kind, "type") + bytes([len(APP_ID)]) + APP_ID
@@ -120,12 +121,13 @@ class Framer:
         return _FRAME.pack(kind, self._channel, len(payload)) + payload + _END
 
 
-def _short_string(text: str, what: str, message_id: str) -> bytes:
+def _short_string(text: str, what: str, message_id: str, *, routing_key: str | None = None) -> bytes:
     octets = text.encode()
     if len(octets) > SHORT_STRING_BYTES:
         raise PublishRejected(
             message_id,
             f"its {what} is {len(octets)} bytes long; AMQP allows {SHORT_STRING_BYTES}",
             hint=f"Shorten what the {what} is made of, or leave the table out.",
+            routing_key=routing_key,
         )
     return bytes([len(octets)]) + octets

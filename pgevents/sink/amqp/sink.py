@@ -2,31 +2,29 @@
 
 Batches are written at once, one behind the other, and confirmed by the broker in any order. When a message comes back
 unrouted and ``on_unroutable`` is ``wait``, nothing new is written until what is in flight is confirmed; then what
-came back is published again, in order, until all of it is routed. After ``hold_s`` the batches fail, so that the slot
-is let go of, and the retries go on alone.
+came back is published again, in order, until all of it is routed, and at last with it everything that had gone ahead
+of it. After ``hold_s`` the batches fail, so that the slot is let go of, and the retries go on alone.
 """
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pika import spec
 
 from pgevents.batch import Batch
-from pgevents.errors import ConfigError, PGEventsError, PublishRejected, SinkError, SinkUnavailable
+from pgevents.errors import PGEventsError, PublishRejected, SinkError, SinkUnavailable
 from pgevents.event import Envelope
-from pgevents.interfaces import SinkOptions
+from pgevents.interfaces import Park, Reason, SinkOptions, Unpublished
 from pgevents.sink.amqp.confirm import Confirms, Flight
-from pgevents.sink.amqp.connection import Link, open_link
+from pgevents.sink.amqp.connection import Link
 from pgevents.sink.amqp.fault import lost_fault
 from pgevents.sink.amqp.frame import Framer
-from pgevents.sink.amqp.unroutable import FIRST_DELAY_S, LAST_DELAY_S, Park, Warnings, still_unrouted
-from pgevents.sink.amqp.url import AmqpUrl, parse
+from pgevents.sink.amqp.unroutable import FIRST_DELAY_S, LAST_DELAY_S, Warnings, behind_return, still_unrouted
+from pgevents.sink.amqp.url import AmqpUrl
 
-_OUTCOMES = {"wait": "waiting for one", "park": "parking them", "drop": "dropping them"}
+OUTCOMES = {"wait": "waiting for one", "park": "parking them", "drop": "dropping them"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,6 +49,7 @@ class AmqpSink:
         self._confirms: Confirms[Delivery] = Confirms()
         self._unconfirmed: set[asyncio.Future[None]] = set()
         self._failure: PGEventsError | None = None
+        self._rejection: PublishRejected | None = None
         self._is_lost = False
         self._is_waiting = False
         self._hold_s = options.hold_s
@@ -58,10 +57,11 @@ class AmqpSink:
         self._unrouted: Sequence[Envelope] = ()
         self._routed: asyncio.Future[None] = self._loop.create_future()
         self._landed: list[Flight[Delivery]] = []
+        self._behind: Sequence[Delivery] = ()
         self._held: list[Delivery] = []
         self._delay_s = FIRST_DELAY_S
-        self._warnings = Warnings(url.exchange, _OUTCOMES[options.on_unroutable])
-        self._park = Park(Path(options.park_file), url.exchange)
+        self._warnings = Warnings(url.exchange, OUTCOMES[options.on_unroutable])
+        self._park = options.park
         self._parking: set[asyncio.Task[None]] = set()
         link.on_confirm = self._on_confirm
         link.channel.add_on_return_callback(self._on_return)
@@ -70,20 +70,23 @@ class AmqpSink:
     def publish(self, batch: Batch) -> Awaitable[None]:
         delivery = Delivery(batch.envelopes, self._loop.create_future())
         self._unconfirmed.add(delivery.confirmed)
-        if self._failure:
-            self._fail(delivery.confirmed, self._failure)
+        if failure := self._failure or self._rejection:
+            self._fail(delivery.confirmed, failure)
         elif self._is_waiting:
             self._held.append(delivery)
         else:
             self._write(delivery)
         return delivery.confirmed
 
+    def forgive(self) -> None:
+        """Publish again after a rejection. For a caller that has nothing else in flight, and so knows the order."""
+        self._rejection = None
+
     async def close(self) -> None:
         self._is_lost = True
         self._let_go()
         self._stop(SinkUnavailable("the RabbitMQ sink was closed"))
         await self._link.close()
-        await self._park.close()
 
     def __str__(self) -> str:
         return str(self._url)
@@ -96,7 +99,7 @@ class AmqpSink:
         try:
             frames = self._framer.frames(delivery.envelopes)
         except PublishRejected as rejection:
-            self._fail(delivery.confirmed, rejection)
+            self._reject(delivery.confirmed, rejection)
             return
         self._confirms.published(delivery.envelopes, delivery)
         self._link.connection.write(frames)
@@ -106,7 +109,7 @@ class AmqpSink:
         tag, multiple = frame.method.delivery_tag, frame.method.multiple
         if isinstance(frame.method, spec.Basic.Nack):
             for flight, envelope in self._confirms.nacked(tag, multiple=multiple):
-                self._fail(flight.owner.confirmed, _nacked(envelope))
+                self._reject(flight.owner.confirmed, _nacked(envelope))
         else:
             for flight in self._confirms.acked(tag, multiple=multiple):
                 self._land(flight)
@@ -132,14 +135,15 @@ class AmqpSink:
         self._warnings.add(envelopes, now=self._loop.time())
         if self._on_unroutable == "drop":
             self._confirm(confirmed)
-            return
-        task = self._loop.create_task(self._put_aside(envelopes, confirmed))
-        self._parking.add(task)
-        task.add_done_callback(self._parking.discard)
+        elif self._park:
+            task = self._loop.create_task(self._put_aside(self._park, envelopes, confirmed))
+            self._parking.add(task)
+            task.add_done_callback(self._parking.discard)
 
-    async def _put_aside(self, envelopes: Sequence[Envelope], confirmed: asyncio.Future[None]) -> None:
+    async def _put_aside(self, park: Park, envelopes: Sequence[Envelope], confirmed: asyncio.Future[None]) -> None:
+        detail = f"no queue of exchange {self._url.exchange} was bound for it"
         try:
-            await self._park.add(envelopes)
+            await park.add([Unpublished(each, Reason.NO_ROUTE, detail) for each in envelopes], sink=str(self))
         except SinkError as error:
             self._fail(confirmed, error)
         else:
@@ -149,18 +153,35 @@ class AmqpSink:
         """Everything in flight has landed: publish again what was not routed, or go on."""
         if self._failure:
             self._cancel_deadline()
-        unrouted = still_unrouted(self._landed)
-        self._landed = []
-        again: list[Delivery] = []
-        for flight, envelopes in unrouted:
-            if envelopes:
-                again.append(Delivery(envelopes, flight.owner.confirmed))
-            else:
-                self._confirm(flight.owner.confirmed)
+        landed, self._landed = sorted(self._landed, key=lambda flight: flight.first), []
+        if not self._behind:
+            self._behind = self._from_first_return(landed)
+        again = [Delivery(envelopes, flight.owner.confirmed) for flight, envelopes in still_unrouted(landed)]
         if again:
             self._retry_later(again)
+        elif self._failure or self._rejection or self._is_in_order(landed):
+            self._go_on()
         else:
-            self._go_on(sum(len(flight.envelopes) for flight, _ in unrouted))
+            self._repeat()
+
+    def _from_first_return(self, landed: Sequence[Flight[Delivery]]) -> Sequence[Delivery]:
+        """What may have to be repeated; the batches before it are confirmed."""
+        behind = behind_return(landed)
+        for flight in landed[: len(landed) - len(behind)]:
+            self._confirm(flight.owner.confirmed)
+        return [Delivery(envelopes, flight.owner.confirmed) for flight, envelopes in behind]
+
+    def _is_in_order(self, landed: Sequence[Flight[Delivery]]) -> bool:
+        """Whether what has landed last, all of it routed, is everything from the first return on."""
+        if not self._behind:
+            return True
+        last = [envelope for flight in landed for envelope in flight.envelopes]
+        return last == [envelope for delivery in self._behind for envelope in delivery.envelopes]
+
+    def _repeat(self) -> None:
+        """All are routed, but some before others that come first: publish them once more, one behind the other."""
+        for delivery in self._behind:
+            self._write(delivery)
 
     def _retry_later(self, again: Sequence[Delivery]) -> None:
         envelopes = [envelope for delivery in again for envelope in delivery.envelopes]
@@ -189,8 +210,14 @@ class AmqpSink:
         if self._deadline:
             self._deadline.cancel()
 
-    def _go_on(self, count: int) -> None:
-        self._warnings.routed(count)
+    def _go_on(self) -> None:
+        passed, self._behind = self._behind, []
+        self._warnings.routed(sum(len(delivery.envelopes) for delivery in passed))
+        for delivery in passed:
+            if self._rejection:
+                self._fail(delivery.confirmed, self._rejection)
+            else:
+                self._confirm(delivery.confirmed)
         self._cancel_deadline()
         self._let_go()
         self._delay_s = FIRST_DELAY_S
@@ -199,7 +226,10 @@ class AmqpSink:
         if self._failure:  # they have failed, and PostgreSQL will send them again
             return
         for delivery in held:
-            self._write(delivery)
+            if self._rejection:
+                self._fail(delivery.confirmed, self._rejection)
+            else:
+                self._write(delivery)
 
     def _on_lost(self, lost: asyncio.Future[BaseException]) -> None:
         unconfirmed = [envelope for flight in self._confirms.open_flights for envelope in flight.envelopes]
@@ -215,6 +245,11 @@ class AmqpSink:
         self._failure = self._failure or failure
         for confirmed in tuple(self._unconfirmed):
             self._fail(confirmed, self._failure)
+
+    def _reject(self, confirmed: asyncio.Future[None], rejection: PublishRejected) -> None:
+        """Fail a batch, and all that are still to come: published now, they would stand before it."""
+        self._rejection = self._rejection or rejection
+        self._fail(confirmed, rejection)
 
     def _confirm(self, confirmed: asyncio.Future[None]) -> None:
         self._unconfirmed.discard(confirmed)
@@ -235,13 +270,3 @@ def _nacked(envelope: Envelope) -> PublishRejected:
         hint="Look for a queue with max-length and overflow=reject-publish, or one without a quorum.",
         transient=True,
     )
-
-
-async def open(url: str, options: SinkOptions) -> AmqpSink:
-    """Raises ConfigError, SinkUnavailable or SinkRefused."""
-    if options.on_unroutable not in _OUTCOMES:
-        raise ConfigError(f"on-unroutable is {options.on_unroutable!r}, not one of {', '.join(_OUTCOMES)}")
-    # Every error of pika's reaches the user once, as one of ours.
-    logging.getLogger("pika").setLevel(logging.CRITICAL)
-    parsed = parse(url)
-    return AmqpSink(await open_link(parsed, declare=options.declare), parsed, options)

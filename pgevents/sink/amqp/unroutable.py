@@ -1,44 +1,50 @@
-"""Events that no queue is bound for: said loudly, kept in order, or parked in a file."""
+"""Events that no queue is bound for: said loudly, and kept in order."""
 
 import logging
 from collections.abc import Awaitable, Iterable, Sequence
-from datetime import UTC, datetime
-from functools import partial
-from pathlib import Path
-
-import orjson
 
 from pgevents.errors import Unroutable
 from pgevents.event import Envelope
-from pgevents.sink._lines import open_lines
-from pgevents.sink._writer import Writer
 from pgevents.sink.amqp.confirm import Flight, Owner
 
 logger = logging.getLogger(__name__)
 
 REPEAT_S = 10.0
 FIRST_DELAY_S, LAST_DELAY_S = 1.0, 5.0
-REASON = "NO_ROUTE"
-_PARKED_START = b'{"parked_at":'
 
 
 def still_unrouted(flights: Iterable[Flight[Owner]]) -> list[tuple[Flight[Owner], list[Envelope]]]:
-    """What must be published again of ``flights``, in order: for each flight its envelopes, none if it is done.
+    """What of ``flights``, given in order, is to be tried again, by flight: what came back, and what follows it.
 
-    Behind a returned envelope all others of its routing key go again too, though they may have been routed: a
-    queue that was bound in between would otherwise keep the older event as the last one.
+    That is, all others of its routing key. Most of those came back too.
     """
     stuck: set[str] = set()
     unrouted = []
-    for flight in sorted(flights, key=lambda flight: flight.first):
+    for flight in flights:
         again = []
         for at, envelope in enumerate(flight.envelopes):
             if at in flight.returned:
                 stuck.add(envelope.address.topic)
             if envelope.address.topic in stuck:
                 again.append(envelope)
-        unrouted.append((flight, again))
+        if again:
+            unrouted.append((flight, again))
     return unrouted
+
+
+def behind_return(flights: Iterable[Flight[Owner]]) -> list[tuple[Flight[Owner], Sequence[Envelope]]]:
+    """The first that came back of ``flights``, and everything after it, by flight.
+
+    When all is routed, all of it goes once more: a queue that was bound in between has some of it already, and would
+    otherwise keep the older event of a row as the last one, whatever their routing keys.
+    """
+    following: list[tuple[Flight[Owner], Sequence[Envelope]]] = []
+    for flight in flights:
+        if following:
+            following.append((flight, flight.envelopes))
+        elif flight.returned:
+            following.append((flight, flight.envelopes[min(flight.returned) :]))
+    return following
 
 
 class Warnings:
@@ -80,34 +86,3 @@ class Warnings:
         """Say that waiting is over; the next warning comes at once."""
         self._said_at = 0.0
         logger.warning("a queue is bound now, publishing goes on", extra={"exchange": self._exchange, "count": count})
-
-
-class Park:
-    """A file of unroutable events, one JSON object a line, synced before ``add`` returns."""
-
-    def __init__(self, path: Path, exchange: str) -> None:
-        self._exchange = exchange
-        self._writer = Writer(partial(open_lines, path, start=_PARKED_START), str(path))
-
-    async def add(self, envelopes: Sequence[Envelope]) -> None:
-        """Raises SinkError when the file cannot be written."""
-        now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-        await self._writer.append(b"".join([self._line(envelope, now) for envelope in envelopes]))
-
-    async def close(self) -> None:
-        """Let what is being written end; a disk that hangs for seconds keeps the file open, until it answers."""
-        await self._writer.close()
-
-    def _line(self, envelope: Envelope, now: str) -> bytes:
-        return orjson.dumps(
-            {
-                "parked_at": now,
-                "reason": REASON,
-                "exchange": self._exchange,
-                "routing_key": envelope.address.topic,
-                "message_id": envelope.message_id,
-                "content_type": envelope.address.content_type,
-                "body": envelope.body.decode(errors="backslashreplace"),
-            },
-            option=orjson.OPT_APPEND_NEWLINE,
-        )

@@ -1,0 +1,242 @@
+"""One session after another between a slot and a sink, and what outlives each."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from pgevents.codec.native import NativeCodec
+from pgevents.errors import ConfigError, PublishRejected, SlotMissing, SourceDegraded, Unroutable
+from pgevents.filters import TableFilter
+from pgevents.gate import Gate
+from pgevents.interfaces import Sink, State
+from pgevents.lsn import NOWHERE, Lsn
+from pgevents.mask import mask_dsn
+from pgevents.pipeline import Limits, Pipeline, Progress
+from pgevents.poison import Poison
+from pgevents.session import Stream, open_sink, open_state, open_stream, routing_key
+from pgevents.settings import Settings
+from pgevents.shape import Shape
+from pgevents.slot import SlotReport, current_lsn
+from pgevents.start import Kept, Wish, prepare, recheck, resume
+from pgevents.thread import in_thread
+from pgevents.version import VERSION
+
+logger = logging.getLogger(__name__)
+
+# Making a slot waits up to a minute; whatever else blocks for so long hangs.
+PREPARE_TIMEOUT_S = 120.0
+
+Say = Callable[[str], None]
+"""Takes one line for the person at the terminal."""
+
+
+@dataclass(slots=True)
+class Streaming:
+    """What outlives a session: the wish to stop, the progress, and the LSN to end at."""
+
+    settings: Settings
+    until: str | None
+    dry_run: bool
+    say: Say
+    accept_gap: bool = False
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    progress: Progress = field(default_factory=Progress)
+    state: State = field(init=False)
+    poison: Poison = field(init=False)
+    kept: Kept | None = None
+    pipeline: Pipeline | None = None
+    is_open: bool = False
+    is_careful: bool = False
+    has_streamed: bool = False
+    until_lsn: Lsn = NOWHERE
+
+    def __post_init__(self) -> None:
+        settings = self.settings
+        self.state = open_state(settings)
+        self.poison = Poison(nack_limit=settings.nack_limit if settings.on_poison == "park" else None)
+
+    @property
+    def kept_lsn(self) -> Lsn:
+        """Everything before it is confirmed, and known to be after a crash."""
+        return self.kept.watermark.end_lsn if self.kept else NOWHERE
+
+    async def session(self) -> None:
+        """A session, and another at once where an event turned out to be poison, which is parked from then on."""
+        while True:
+            try:
+                return await self._session()
+            except PublishRejected as rejection:
+                # What is full is filled one event at a time from here on, so that each try gets somewhere.
+                self.is_careful = rejection.transient
+                if self.stop.is_set():
+                    raise
+                self.poison.judge(rejection)
+                logger.warning("from here on such events are parked", extra={"reason": str(rejection)})
+
+    async def _session(self) -> None:
+        """Sink first, then slot: nothing is created on the server for a sink that fails."""
+        sink = await open_sink(self.settings, self.poison, on_calm=self._calm if self.is_careful else None)
+        try:
+            await self._stream_into(sink)
+        except Unroutable as unroutable:
+            # The slot is let go of meanwhile: a server that shuts down waits for whoever reads one.
+            logger.warning("the slot is left until a queue is bound", extra={"slot": self.settings.slot})
+            await unroutable.routed
+            raise
+        finally:
+            await sink.close()
+
+    async def _stream_into(self, sink: Sink) -> None:
+        report, kept = await self._prepared()
+        self.kept = kept
+        try:
+            opened = await self._open(report, kept)
+        except SlotMissing:  # gone between two questions: with a watermark that is a gap
+            await in_thread(recheck, self.settings.dsn, kept)
+            raise
+        try:
+            await in_thread(recheck, self.settings.dsn, kept)
+            self._announce(opened, report, sink)
+            self.is_open = self.has_streamed = True
+            await self._run(pipeline_of(self.settings, opened, sink, self.progress, until=self.until_lsn), report)
+        finally:
+            # What was confirmed is still to be kept: until then a signal is not a reason to leave.
+            await opened.close()
+            self.is_open = False
+
+    async def _run(self, pipeline: Pipeline, report: SlotReport) -> None:
+        self.pipeline = pipeline
+        if self.is_careful:
+            # Each batch must pass within the stall time-out, and events pass one at a time.
+            pipeline.cutter.widen(1)
+        try:
+            await pipeline.run(self.stop)
+        finally:
+            _say_resent(pipeline.gate.resent, report)
+
+    def _calm(self) -> None:
+        """What was full is no longer."""
+        self.is_careful = False
+        if self.pipeline is not None:
+            self.pipeline.cutter.widen(self.settings.batch_events)
+
+    async def _prepared(self) -> tuple[SlotReport, Kept]:
+        try:
+            async with asyncio.timeout(PREPARE_TIMEOUT_S):
+                return await in_thread(self._prepare)
+        except TimeoutError:
+            raise SourceDegraded(
+                f"slot and watermark could not be looked at within {PREPARE_TIMEOUT_S:g} s",
+                hint=f"Look at the server, and at what holds the watermark: {self.state}.",
+            ) from None
+
+    def _prepare(self) -> tuple[SlotReport, Kept]:
+        settings = self.settings
+        if self.until and not self.until_lsn:
+            self.until_lsn = resolve_lsn(settings.dsn, self.until)
+        if self.kept is not None and self.has_streamed:
+            return resume(settings.dsn, self.kept, plugin=settings.plugin)
+        wish = Wish(
+            settings.slot,
+            settings.plugin,
+            settings.publication,
+            settings.tables,
+            settings.exclude_tables,
+            create=settings.create_slot,
+            accept_gap=self.accept_gap,
+        )
+        prepared = prepare(settings.dsn, self.state, wish)
+        self.accept_gap = False  # it was decided about this gap, and not about the next one
+        return prepared
+
+    def _open(self, report: SlotReport, kept: Kept) -> Awaitable[Stream]:
+        return open_stream(
+            self.settings.dsn,
+            slot=report.slot,
+            plugin=report.plugin,
+            publication=self.settings.publication,
+            start_lsn=kept.watermark.end_lsn,
+            keep=kept.move,
+            idle_interval_s=kept.state.idle_interval_s,
+            identity=kept.watermark.identity,
+            read_only=self.dry_run,
+        )
+
+    def _announce(self, opened: Stream, report: SlotReport, sink: Sink) -> None:
+        if self.has_streamed:
+            logger.info("streaming again", extra={"slot": report.slot, "lsn": report.confirmed_flush_lsn})
+            return
+        self._banner(report, sink)
+        warn_of_losses(opened, report)
+
+    def _banner(self, report: SlotReport, sink: Sink) -> None:
+        reason = f" ({'; '.join(report.notes)})" if report.notes else ""
+        self.say(f"pgevents {VERSION}")
+        self.say(
+            f"  source   {mask_dsn(self.settings.dsn) or 'from the PG* environment'}, database {report.database}"
+        )
+        self.say(f"  slot     {report.slot} at {report.confirmed_flush_lsn}, plug-in {report.plugin}{reason}")
+        is_new = self.kept is not None and self.kept.is_new
+        self.say(f"  state    {self.state}{', a watermark begins' if is_new else ''}")
+        self.say(f"  sink     {sink}{', dry run: the slot does not move' if self.dry_run else ''}")
+        self.say("Ready. Ctrl-C stops once everything read is confirmed.")
+
+
+def pipeline_of(
+    settings: Settings, opened: Stream, sink: Sink, progress: Progress, *, until: Lsn = NOWHERE
+) -> Pipeline:
+    """What the settings say, between an open stream and an open sink."""
+    keep = TableFilter(settings.tables, settings.exclude_tables)
+    return Pipeline(
+        source=opened.source,
+        decoder=opened.decoder,
+        gate=Gate(opened.identity, opened.start_lsn),
+        shape=Shape(keep, routing_key(settings.sink), NativeCodec()),
+        sink=sink,
+        limits=Limits(
+            batch_events=settings.batch_events,
+            batch_bytes=settings.batch_bytes,
+            window=settings.window,
+            stall_timeout_s=settings.stall_timeout_s,
+            drain_timeout_s=settings.drain_timeout_s,
+            until=until,
+        ),
+        progress=progress,
+    )
+
+
+def _say_resent(count: int, report: SlotReport) -> None:
+    if count:
+        logger.info(
+            "the server sent again what was confirmed before; it was not published again",
+            extra={"slot": report.slot, "transactions": count},
+        )
+
+
+def warn_of_losses(opened: Stream, report: SlotReport) -> None:
+    """Say what the plug-in would leave out or print otherwise, before any of it is lost in silence."""
+    if report.keyless_tables:
+        logger.warning(
+            "wal2json leaves out updates and deletes of tables without a primary key or replica identity",
+            extra={"tables": len(report.keyless_tables), "such_as": _some(report.keyless_tables)},
+        )
+    if report.inexact_columns and not opened.is_exact:
+        logger.warning(
+            "this wal2json prints NaN and the infinities as null; 2.6 and pgoutput do not",
+            extra={"columns": len(report.inexact_columns), "such_as": _some(report.inexact_columns)},
+        )
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:3])
+
+
+def resolve_lsn(dsn: str, text: str) -> Lsn:
+    """The LSN that ``--until-lsn`` names; ``now`` is where the server writes at this moment."""
+    if text == "now":
+        return Lsn.parse(current_lsn(dsn))
+    try:
+        return Lsn.parse(text)
+    except ValueError as error:
+        raise ConfigError(f"--until-lsn: {error}", hint="Give an LSN, or the word now.") from error

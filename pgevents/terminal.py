@@ -1,0 +1,30 @@
+"""What every command needs of the terminal it runs in: its settings, and words for the person there."""
+
+import json
+import os
+from typing import Any
+
+import click
+
+from pgevents import log
+from pgevents.config import Resolution, resolve
+from pgevents.settings import Settings
+
+
+def say(line: str) -> None:
+    """For the person at the terminal: standard output belongs to data."""
+    click.echo(line, err=True)
+
+
+def resolution_of(config: str | None, flags: dict[str, Any]) -> Resolution:
+    resolution = resolve(flags, os.environ, file=config)
+    log.configure(resolution.settings.log_level, resolution.settings.log_format)
+    return resolution
+
+
+def settings_of(config: str | None, flags: dict[str, Any]) -> Settings:
+    return resolution_of(config, flags).settings
+
+
+def as_text(document: object) -> str:
+    return json.dumps(document, indent=2, ensure_ascii=False)
