@@ -6,6 +6,7 @@ Every run reads a copy of one slot, so all of them replay the very same WAL.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.resources import files
 
 from psycopg2.extensions import connection, cursor
 
@@ -55,8 +56,28 @@ BEGIN
     END LOOP;
 END $$;
 """
+# As partitions of one table, because one INSERT then reaches all of them in turn.
+_SHARDS = """
+CREATE TABLE bench.shards (id bigint NOT NULL, shard int NOT NULL, status text NOT NULL) PARTITION BY LIST (shard);
+
+DO $$
+BEGIN
+    FOR i IN 0 .. %(tables)s - 1 LOOP
+        EXECUTE format('CREATE TABLE bench.%%I PARTITION OF bench.shards FOR VALUES IN (%%s)', 'shard_' || i, i);
+    END LOOP;
+END $$;
+
+CREATE PROCEDURE bench.visit(first int, last int, tables int) LANGUAGE plpgsql AS $$
+BEGIN
+    FOR round IN first .. last LOOP
+        INSERT INTO bench.shards SELECT round, shard, 'new' FROM generate_series(0, tables - 1) shard;
+        COMMIT;
+    END LOOP;
+END $$;
+"""
 # Far above the ids of the backlog.
 _BULK_FIRST = 10**9
+_MARKED_FIRST = 2 * 10**9
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +112,37 @@ def record_one_transaction(database: connection, rows: int) -> Backlog:
         numbers = (_BULK_FIRST, _BULK_FIRST + rows - 1)
         sql.execute(f"INSERT INTO bench.orders SELECT {_ORDER} FROM generate_series(%s, %s) n", numbers)
         return Backlog(slot, rows, _flushed_lsn(sql))
+
+
+def record_marked_transaction(database: connection, rows: int) -> Backlog:
+    """Record one INSERT of so many rows, of the same table, in a transaction that is marked to be skipped."""
+    with database.cursor() as sql:
+        sql.execute(files("pgevents.migrations").joinpath("0002_skip.sql").read_text("utf-8"))
+        slot = _create_slot(sql, "bench_marked")
+        numbers = (_MARKED_FIRST, _MARKED_FIRST + rows - 1)
+        insert = f"INSERT INTO bench.orders SELECT {_ORDER} FROM generate_series(%s, %s) n"
+        sql.execute(f"BEGIN; SELECT pgevents.skip('a benchmark'); {insert}; COMMIT", numbers)
+        return Backlog(slot, rows, _flushed_lsn(sql))
+
+
+def record_narrow_transaction(database: connection, rows: int) -> Backlog:
+    """Record one INSERT of so many rows of two columns."""
+    with database.cursor() as sql:
+        sql.execute("CREATE TABLE bench.ticks (id bigint PRIMARY KEY, n int NOT NULL)")
+        slot = _create_slot(sql, "bench_narrow")
+        sql.execute("INSERT INTO bench.ticks SELECT n, mod(n, 9973) FROM generate_series(1, %s) n", (rows,))
+        return Backlog(slot, rows, _flushed_lsn(sql))
+
+
+def record_many_tables(database: connection, tables: int, rounds: int) -> tuple[Backlog, Backlog]:
+    """Record rounds that each insert one row into each of ``bench.shard_0`` and so on: the first, and all of them."""
+    with database.cursor() as sql:
+        sql.execute(_SHARDS, {"tables": tables})
+        slot = _create_slot(sql, "bench_tables")
+        sql.execute("CALL bench.visit(1, 1, %s)", (tables,))
+        first = Backlog(slot, tables, _flushed_lsn(sql))
+        sql.execute("CALL bench.visit(2, %s, %s)", (rounds, tables))
+        return first, Backlog(slot, tables * rounds, _flushed_lsn(sql))
 
 
 def _create_slot(sql: cursor, name: str) -> str:

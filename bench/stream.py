@@ -13,8 +13,10 @@ from types import TracebackType
 from typing import Self
 
 import pgevents
+from bench.backlog import Backlog, confirmed_flush
 from bench.fault import WrongRun
 from bench.run import Run
+from bench.servers import Servers
 
 # No run takes as long; one that does hangs, and says nothing of speed.
 LONGEST_RUN_S = 300.0
@@ -87,6 +89,7 @@ class StreamProcess:
         _, status, usage = os.wait4(self._process.pid, 0)
         self._process.returncode = os.waitstatus_to_exitcode(status)
         if self._process.returncode != 0:
+            self._lines += self._process.stderr or ()
             raise WrongRun(f"the stream ended with {self._process.returncode}:\n{self._said}")
         return StreamRun(
             confirmed=int(done[1]),
@@ -106,6 +109,17 @@ class StreamProcess:
             raise WrongRun(f"the stream ended early or hung, and said:\n{self._said}")
         self._lines.append(line)
         return line
+
+
+def stream_once(servers: Servers, backlog: Backlog, slot: str, sink: str, *options: str) -> StreamRun:
+    """Stream the whole backlog with more ``options``. Raises WrongRun unless it was acknowledged to its end."""
+    source = ("--dsn", servers.dsn, "--slot", slot, "--until-lsn", str(backlog.until))
+    with StreamProcess(servers.folder, *source, "--sink", sink, *options) as stream:
+        stream.await_ready()
+        run = stream.finish()
+    if confirmed_flush(servers.database, slot) < backlog.until:
+        raise WrongRun(f"the stream ended before it had acknowledged {backlog.until}")
+    return run
 
 
 def _cpu_s(pid: int) -> float:

@@ -3,6 +3,7 @@
 from pgevents.errors import DecodeError, GapDetected, PGEventsError, SinkError, SourceError
 from pgevents.event import Envelope, Event
 from pgevents.lsn import Lsn
+from pgevents.muted import MutedTooLate, muted
 from pgevents.version import VERSION as __version__  # noqa: N811
 
 __all__ = [
@@ -11,8 +12,10 @@ __all__ = [
     "Event",
     "GapDetected",
     "Lsn",
+    "MutedTooLate",
     "PGEventsError",
     "SinkError",
     "SourceError",
     "__version__",
+    "muted",
 ]

@@ -42,7 +42,8 @@ async def stream(settings: Settings, *, until: str | None, dry_run: bool, say: S
             acknowledged = "nothing" if dry_run else done.acknowledged
             count = streaming.poison.parked
             parked = f" parked={count}, see pgevents parked list" if count else ""
-            say(f"done: events={done.published} confirmed={done.confirmed} acknowledged={acknowledged}{parked}")
+            more = f"{parked}{streaming.counts.said()}"
+            say(f"done: events={done.published} confirmed={done.confirmed} acknowledged={acknowledged}{more}")
 
 
 def _collect_seldom() -> None:

@@ -10,12 +10,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pgevents import log
+from pgevents.config_command import config_group
 from pgevents.errors import EXIT_DONE, ConfigError, PGEventsError
+from pgevents.explain_command import explain
 from pgevents.flags import AS_JSON, WITH_VERSION, Commands, Lazy, check_lsn, takes
 from pgevents.mask import mask_dsn, mask_value
 from pgevents.parked_command import parked
+from pgevents.publication_command import publication
+from pgevents.route_command import route
 from pgevents.settings import Settings
-from pgevents.terminal import as_text, resolution_of, say, settings_of
+from pgevents.skip_command import skip
+from pgevents.terminal import as_text, say, settings_of
 
 if TYPE_CHECKING:
     from pgevents.slot import SlotReport
@@ -204,36 +209,6 @@ def doctor(config: str | None, management: str, *, fix_sql: bool, as_json: bool,
     return finding.exit_code(findings)
 
 
-@commands.group(cls=Commands, name="config")
-def config_group() -> None:
-    """Look at the configuration."""
-
-
-@config_group.command(epilog="\b\nExample:\n  PGEVENTS_SLOT=shop pgevents config show --window 4")
-@takes()
-@AS_JSON
-def show(config: str | None, *, as_json: bool, **flags: Any) -> None:
-    """Print every option with its value and where that came from, secrets masked."""
-    resolution = resolution_of(config, flags)
-    if as_json:
-        click.echo(as_text({"file": resolution.file, "options": resolution.shown(), "libpq": resolution.libpq}))
-        return
-    for key, row in resolution.shown().items():
-        click.echo(f"{key:<15} {_readable(row['value']):<28} {row['origin']}")
-    for variable, value in resolution.libpq.items():
-        click.echo(f"{variable:<15} {value:<28} environment, read by libpq")
-
-
-def _readable(value: object) -> str:
-    match value:
-        case bool():
-            return str(value).lower()
-        case tuple():
-            return ",".join(value) or "-"
-        case _:
-            return log.one_line(str(value)) or "-"
-
-
 @commands.command(epilog="\b\nExample:\n  pgevents schema > event.schema.json")
 def schema() -> None:
     """Print the JSON Schema (2020-12) of an event."""
@@ -251,7 +226,8 @@ def completion(shell: str) -> None:
         click.echo(generator(commands, {}, "pgevents", "_PGEVENTS_COMPLETE").source())
 
 
-commands.add_command(parked)
+for command in (config_group, explain, parked, publication, route, skip):
+    commands.add_command(command)
 commands.add_command(
     Lazy("demo", "pgevents.demo.command", short_help="Try it: a private PostgreSQL, RabbitMQ and shop workload.")
 )

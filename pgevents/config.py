@@ -3,7 +3,7 @@
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -11,7 +11,11 @@ from urllib.parse import quote
 from pgevents import libpq
 from pgevents.errors import ConfigError
 from pgevents.mask import HIDDEN, mask_value
+from pgevents.rule import Rules
+from pgevents.rules import KINDS, parse_rules
 from pgevents.settings import OPTIONS, PREFIX, Option, Settings, nearest
+from pgevents.skip_option import with_options
+from pgevents.window import path_of
 
 DEFAULT_FILE = "pgevents.toml"
 FILE_VARIABLE = PREFIX + "CONFIG"
@@ -51,7 +55,7 @@ class Resolution:
         values = {option: getattr(self.settings, option.name) for option in OPTIONS}
         return {
             option.key: {
-                "value": mask_value(value) if option.limits.secret else value,
+                "value": _masked(option, value),
                 "origin": self.origins[option.name],
             }
             for option, value in values.items()
@@ -65,7 +69,7 @@ def resolve(flags: Mapping[str, Any], environment: Environment, *, file: str | N
     given". An empty variable counts as not set. ``file`` is the flag ``--config``. Raises ConfigError.
     """
     _refuse_unknown_variables(environment)
-    path, in_file = _read_file(file, environment)
+    path, in_file, rules = _read_file(file, environment)
     found = {option.name: _find(option, flags, environment, in_file) for option in OPTIONS}
     values = {option.name: _value(option, found[option.name]) for option in OPTIONS}
     origins = {name: place.origin for name, place in found.items()}
@@ -74,7 +78,28 @@ def resolve(flags: Mapping[str, Any], environment: Environment, *, file: str | N
         values["state"] = str(Path(path or "").parent / f"pgevents-{values['slot']}.state.json")
     _add_exchange(values, origins, environment)
     _add_password(values, origins, environment)
-    return Resolution(Settings(**values), origins, path, libpq.variables_set(environment))
+    _check_format(values["format"], origins["format"])
+    settings = Settings(**values)
+    settings = replace(settings, rules=with_options(rules, settings), skips=str(path_of(settings, path)))
+    return Resolution(settings, origins, path, libpq.variables_set(environment))
+
+
+def _check_format(name: str, origin: str) -> None:
+    if origin == "default":
+        return
+    # Looks through what is installed: too slow for every command's --help.
+    from pgevents.format import codec_names
+
+    if name not in codec_names():
+        hint = nearest(name, codec_names()) or f"The formats are {', '.join(codec_names())}."
+        raise ConfigError(f"format = {_shown(name)} ({origin}) is not allowed", hint=hint)
+
+
+def _masked(option: Option, value: Any) -> Any:
+    """The value of an option as it is shown: without passwords, and of a key only that there is one."""
+    if option.limits.opaque:
+        return HIDDEN if value else value
+    return mask_value(value) if option.limits.secret else value
 
 
 def _find(option: Option, flags: Mapping[str, Any], environment: Environment, in_file: Mapping[str, Found]) -> Found:
@@ -144,18 +169,19 @@ def _refuse_unknown_variables(environment: Environment) -> None:
             raise ConfigError(f"unknown environment variable {name}", hint=nearest(name, known))
 
 
-def _read_file(flag: str | None, environment: Environment) -> tuple[str | None, dict[str, Found]]:
-    """The path of the file read, None if there is none, and its values by field name."""
+def _read_file(flag: str | None, environment: Environment) -> tuple[str | None, dict[str, Found], Rules]:
+    """The path of the file read, None if there is none, its values by field name, and its rules."""
     named = flag or environment.get(FILE_VARIABLE)
     if not named and not Path(DEFAULT_FILE).exists():
-        return None, {}
+        return None, {}, Rules()
     path = named or DEFAULT_FILE
     names = {option.key: option.name for option in OPTIONS}
     table = _parse_toml(path)
     for key in table:
-        if key not in names:
-            raise ConfigError(f"unknown key {_shown(key)} in {path}", hint=nearest(key, names))
-    return path, {names[key]: Found(value, path, is_text=False) for key, value in table.items()}
+        if key not in names and key not in KINDS:
+            raise ConfigError(f"unknown key {_shown(key)} in {path}", hint=nearest(key, (*names, *KINDS)))
+    found = {names[key]: Found(value, path, is_text=False) for key, value in table.items() if key in names}
+    return path, found, parse_rules(table, path)
 
 
 def _parse_toml(path: str) -> dict[str, Any]:
@@ -164,6 +190,8 @@ def _parse_toml(path: str) -> dict[str, Any]:
             return tomllib.load(file)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    except RecursionError:
+        raise ConfigError(f"{path} cannot be read: its values are nested too deep") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"the configuration file {path} cannot be read: {_reason(error)}") from error
 

@@ -128,6 +128,12 @@ class DecodeError(PGEventsError):
         self.tag = tag
 
 
+class RuleFailed(PGEventsError):
+    """A rule cannot decide on a change, and may not guess. Names rule, table and column, never values."""
+
+    exit_code = EXIT_REFUSED
+
+
 class SinkError(PGEventsError):
     """The broker or file, or the way to it."""
 

@@ -39,7 +39,8 @@ def _click_option(option: Option) -> Callable[[F], F]:
     if option.limits.choices:
         return click.option(option.flag, option.name, type=click.Choice(option.limits.choices), help=text)
     is_list = option.kind is tuple
-    return click.option(option.flag, option.name, metavar=_METAVARS[option.kind], multiple=is_list, help=text)
+    metavar = option.limits.metavar or _METAVARS[option.kind]
+    return click.option(option.flag, option.name, metavar=metavar, multiple=is_list, help=text)
 
 
 def check_lsn(_: click.Context, __: click.Parameter, value: str | None) -> str | None:

@@ -9,11 +9,11 @@ from functools import lru_cache
 
 from pgevents.errors import DecodeError, GapDetected
 from pgevents.event import Transaction
+from pgevents.look_ahead import Numbered
 from pgevents.lsn import NOWHERE, Lsn
-from pgevents.wal import Begin, Change, Commit, LogicalMessage, Relation, Truncate, WalItem
-
-Numbered = tuple[Change | Relation | LogicalMessage, Transaction, int]
-"""A change, its transaction, and its number in it. A TRUNCATE of three tables is three of them."""
+from pgevents.rule import SkipRule
+from pgevents.sift import Sift
+from pgevents.wal import Begin, Change, Commit, LogicalMessage, Outline, Relation, Truncate, WalItem
 
 
 class Gate:
@@ -22,11 +22,12 @@ class Gate:
     ``identity`` is ``{system identifier}-{timeline}``. ``end_lsn`` is the LSN up to which every change has been let
     through: at first the watermark, then the end of the last whole transaction, or a later keepalive's. What lies
     before the watermark was confirmed in an earlier run: when the server sends it again, it is let go of, a whole
-    transaction at a time. ``resent`` counts those transactions.
+    transaction at a time. ``resent`` counts those transactions. ``sift`` is what skip rules have to say.
     """
 
-    def __init__(self, identity: str, end_lsn: Lsn = NOWHERE) -> None:
+    def __init__(self, identity: str, end_lsn: Lsn = NOWHERE, *, sift: Sift | None = None) -> None:
         self._identity = identity
+        self._sift = sift
         self._transaction: Transaction | None = None
         self._is_resent = False
         self._seq = 0
@@ -39,22 +40,45 @@ class Gate:
         """Whether a transaction has begun and not ended."""
         return self._transaction is not None
 
-    def admit(self, item: WalItem) -> Sequence[Numbered]:
-        """The changes of ``item`` that go on.
+    @property
+    def skims(self) -> bool:
+        """Whether row changes may be passed over for now, which spares decoding them."""
+        if self._transaction is None:
+            return False
+        return self._is_resent or (self._sift is not None and self._sift.is_dropping)
 
-        Raises DecodeError for a change outside any transaction, GapDetected for one across the watermark.
+    def take_up(self, windows: tuple[SkipRule, ...]) -> None:
+        """Skip rules that were added while the stream runs, all of them: from here on, also in mid-transaction."""
+        if self._sift is not None:
+            self._sift.take_up(windows)
+
+    def passes_over(self, outline: Outline) -> bool:
+        """Whether a row change goes no further, and is not to be decoded and admitted. It is counted all the same."""
+        if self._is_resent:
+            return True
+        if self._sift is None or not self._sift.passes_over(outline, self._seq + 1):
+            return False
+        self._seq += 1
+        return True
+
+    def admit(self, item: WalItem) -> Sequence[Numbered]:
+        """The changes that go on now that ``item`` is here.
+
+        With a commit, or when a rule has decided, those come that were held until then. Raises DecodeError for a
+        change outside any transaction, GapDetected for one across the watermark.
         """
         if type(item) is Change:
-            return () if self._is_resent else (self._number(item),)
+            return () if self._is_resent else self._taken(item)
         match item:
             case Begin():
                 self._begin(item)
             case Commit():
-                self._commit(item.end_lsn)
+                return self._commit(item.end_lsn)
             case Truncate():
-                return () if self._is_resent else [self._number(relation) for relation in item.relations]
+                if not self._is_resent:
+                    return [each for relation in item.relations for each in self._taken(relation)]
             case LogicalMessage(transactional=True):
-                return () if self._is_resent else (self._number(item),)
+                return () if self._is_resent else self._taken(item)
             case LogicalMessage():
                 return self._lone_message(item)
         return ()
@@ -77,12 +101,14 @@ class Gate:
         )
         # As PostgreSQL decides it: records do not overlap, so a commit that starts before an end LSN ends by then.
         self._is_resent = commit_lsn < self._watermark
+        if self._sift is not None and not self._is_resent:
+            self._sift.begin(begin, self._transaction)
 
-    def _commit(self, end_lsn: Lsn) -> None:
+    def _commit(self, end_lsn: Lsn) -> Sequence[Numbered]:
         self._transaction = None
         if not self._is_resent:
             self.end_lsn = end_lsn
-            return
+            return self._sift.commit() if self._sift is not None else ()
         self._is_resent = False
         self.resent += 1
         if end_lsn > self._watermark:
@@ -92,6 +118,13 @@ class Gate:
                 hint="The database was set back and has written something else since. Reload what depends on the "
                 "events, then go on with --accept-gap.",
             )
+        return ()
+
+    def _taken(self, item: Change | Relation | LogicalMessage) -> Sequence[Numbered]:
+        numbered = self._number(item)
+        if self._sift is None or self._sift.lets_through:
+            return (numbered,)
+        return self._sift.take(numbered)
 
     def _number(self, item: Change | Relation | LogicalMessage) -> Numbered:
         if self._transaction is None:

@@ -6,9 +6,9 @@ from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 from pgevents.batch import Batch
-from pgevents.event import Envelope, Event
+from pgevents.event import Body, Envelope, Event
 from pgevents.lsn import Lsn
-from pgevents.wal import Keepalive, PgType, RawMessage, TableFacts, WalItem
+from pgevents.wal import Keepalive, Outline, PgType, RawMessage, TableFacts, WalItem
 from pgevents.watermark import Watermark
 
 
@@ -87,13 +87,19 @@ class Decoder(Protocol):
         """The item, or None for a message that only teaches the decoder something. Raises DecodeError."""
         ...
 
+    def skim(self, message: RawMessage) -> Outline | None:
+        """The outline of a row change that need not be decoded; None for whatever must be. Costs a fraction of it."""
+        ...
+
 
 class Codec(Protocol):
-    """Turns an event into the body of a message."""
+    """Turns an event into messages. Pure."""
 
     content_type: str
 
-    def encode(self, event: Event) -> bytes: ...
+    def encode(self, event: Event) -> bytes | Sequence[Body]:
+        """The body of its one message; or its messages in order, none where the format has no word for it."""
+        ...
 
 
 class Reason(StrEnum):
@@ -103,6 +109,7 @@ class Reason(StrEnum):
     TOO_LARGE = "TOO_LARGE"
     NACKED = "NACKED"
     UNPUBLISHABLE = "UNPUBLISHABLE"
+    RULE = "RULE"
 
 
 class Unpublished(NamedTuple):
@@ -130,11 +137,12 @@ class SinkOptions:
 
     ``on_unroutable``: ``wait`` holds until a queue is bound, and raises Unroutable after ``hold_s``; ``park`` puts
     into ``park``, which whoever opened the sink closes; ``drop`` counts and forgets. ``declare``: whether the sink
-    may create what it publishes to. ``on_calm``, where it is given: the other end was full a moment ago; it is
-    called when it no longer is.
+    may create what it publishes to. ``exchanges`` are those that addresses name, besides the sink's own. ``on_calm``,
+    where it is given: the other end was full a moment ago; it is called when it no longer is.
     """
 
     declare: bool = True
+    exchanges: tuple[str, ...] = ()
     on_unroutable: str = "wait"
     park: Park | None = None
     hold_s: float = 30.0

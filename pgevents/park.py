@@ -19,7 +19,7 @@ from typing import Any
 import orjson
 
 from pgevents.errors import SinkRefused
-from pgevents.event import Address, Envelope
+from pgevents.event import Address, Envelope, Headers
 from pgevents.interfaces import Unpublished
 from pgevents.sink._lines import LineFile
 from pgevents.sink._writer import Writer
@@ -47,7 +47,7 @@ class ParkFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._writer = Writer(partial(LineFile, path, _START, mode=MODE), str(path))
+        self._writer = Writer(partial(LineFile, path, (_START,), mode=MODE), str(path))
 
     async def add(self, events: Sequence[Unpublished], *, sink: str) -> None:
         """Returns once ``events`` would survive a crash. Raises SinkError when the file cannot be written."""
@@ -91,6 +91,7 @@ def line_of(event: Unpublished, *, sink: str, parked_at: str) -> bytes:
         "type": envelope.address.kind,
         "content_type": envelope.address.content_type,
         "timestamp": envelope.timestamp,
+        **_beyond_plain(envelope),
     }
     try:
         line["body"] = envelope.body.decode()
@@ -99,12 +100,37 @@ def line_of(event: Unpublished, *, sink: str, parked_at: str) -> bytes:
     return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
 
 
+def _beyond_plain(envelope: Envelope) -> dict[str, object]:
+    """What only a message has that a route or a format gave more to."""
+    address = envelope.address
+    fields = {
+        "exchange": address.exchange,
+        "headers": address.headers,
+        "message_headers": envelope.headers,
+        "priority": address.priority,
+        "expiration": address.expiration,
+        "content_encoding": address.content_encoding,
+    }
+    return {name: value for name, value in fields.items() if value not in ("", (), None)}
+
+
 def parse(line: bytes) -> Parked:
     """Raises ValueError, LookupError or TypeError for what is no line of ours, of today or of old."""
     found = orjson.loads(line)
     body = base64.b64decode(found["body_base64"]) if "body_base64" in found else found["body"].encode()
     kind = found["type"] if "type" in found else _kind(found["body"])
-    address = Address(_text(found["routing_key"]), _text(kind), _text(found["content_type"]))
+    address = Address(
+        _text(found["routing_key"]),
+        _text(kind),
+        _text(found["content_type"]),
+        # Lines of old name the sink's own exchange, and have no sink: it was the one of that time.
+        _text(found.get("exchange", "")) if "sink" in found else "",
+        _headers(found.get("headers", ())),
+        _priority(found.get("priority")),
+        _text(found.get("expiration", "")),
+        _text(found.get("content_encoding", "")),
+    )
+    headers = _headers(found.get("message_headers", ()))
     return Parked(
         # Lines of old have no id of their own.
         _text(found.get("park_id") or hashlib.sha256(line.strip()).hexdigest()[:16]),
@@ -112,7 +138,7 @@ def parse(line: bytes) -> Parked:
         _text(found["reason"]),
         _text(found.get("detail", "")),
         _text(found.get("sink", "")),
-        Envelope(_text(found["message_id"]), address, int(found.get("timestamp", 0)), body),
+        Envelope(_text(found["message_id"]), address, int(found.get("timestamp", 0)), body, headers),
         line,
     )
 
@@ -121,6 +147,14 @@ def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError
     return value
+
+
+def _headers(value: Any) -> Headers:
+    return tuple((_text(name), _text(text)) for name, text in value)
+
+
+def _priority(value: Any) -> int | None:
+    return None if value is None else int(value)
 
 
 def _kind(body: str) -> str:

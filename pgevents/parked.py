@@ -19,13 +19,13 @@ from pgevents.park import Parked
 from pgevents.sink._lines import LineFile
 
 _START = b'{"resolved_at":'
-_ID = re.compile(r"\d+-\d+-(?P<lsn>[0-9A-F]+)-(?P<seq>\d+)")
+_ID = re.compile(r"\d+-\d+-(?P<lsn>[0-9A-F]+)-(?P<seq>\d*).*")
 _PIECE = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{},:]|[^\s\[\]{},:"]+')
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An open event, without its body; ``at`` is where its line begins.
+    """An open event, without its body; ``exchange`` is empty for the sink's own, ``at`` is where its line begins.
 
     An event that was parked several times is one entry: the line of the last time, and the park ids of all.
     """
@@ -34,6 +34,7 @@ class Entry:
     park_ids: tuple[str, ...]
     parked_at: str
     reason: str
+    exchange: str
     routing_key: str
     body_bytes: int
     at: int
@@ -52,9 +53,12 @@ class Entry:
 
 
 def commit_order(entry: Entry) -> tuple[int, int]:
-    """Commit LSN and number in its transaction, as its id has them; zeros where the id is not one of ours."""
+    """Commit LSN and number in its transaction, as its id has them; zeros where the id is not one of ours.
+
+    A record of a transaction has no number. Messages of one event have the same.
+    """
     found = _ID.fullmatch(entry.message_id)
-    return (int(found["lsn"], 16), int(found["seq"])) if found else (0, 0)
+    return (int(found["lsn"], 16), int(found["seq"] or 0)) if found else (0, 0)
 
 
 def open_events(park_file: Path) -> list[Entry]:
@@ -96,7 +100,7 @@ class Decisions:
 
     def __init__(self, park_file: Path) -> None:
         rival = "Wait until the other pgevents parked command has ended."
-        self._lines = LineFile(_beside(park_file), _START, mode=park.MODE, rival=rival)
+        self._lines = LineFile(_beside(park_file), (_START,), mode=park.MODE, rival=rival)
 
     def add(self, entries: Iterable[Entry], how: str) -> None:
         """Returns once it would survive a crash. Raises SinkError."""
@@ -123,17 +127,25 @@ def deciding(park_file: Path) -> Iterator[Decisions]:
 
 def shown(event: Parked) -> str:
     """Everything about an event, a line each, and then its body."""
-    envelope = event.envelope
+    envelope, address = event.envelope, event.envelope.address
+    beyond_plain = {
+        "exchange": address.exchange,
+        "headers": " ".join(f"{name}={value}" for name, value in address.headers + envelope.headers),
+        "priority": "" if address.priority is None else str(address.priority),
+        "expiration": address.expiration and f"{address.expiration} ms",
+        "encoding": address.content_encoding,
+    }
     fields = {
         "message id": envelope.message_id,
         "park id": event.park_id,
         "parked at": event.parked_at,
         "reason": f"{event.reason} {event.detail}".strip(),
         "sink": event.sink,
-        "routing key": envelope.address.topic,
-        "type": envelope.address.kind,
-        "content type": envelope.address.content_type,
+        "routing key": address.topic,
+        "type": address.kind,
+        "content type": address.content_type,
         "timestamp": str(envelope.timestamp),
+        **{name: value for name, value in beyond_plain.items() if value},
         "bytes": str(len(envelope.body)),
     }
     return "\n".join([*(f"{name:<13} {value}" for name, value in fields.items()), "", _readable(envelope.body)])
@@ -176,6 +188,7 @@ def _parked(park_file: Path) -> Iterator[Entry]:
             (event.park_id,),
             event.parked_at,
             event.reason,
+            envelope.address.exchange,
             envelope.address.topic,
             len(envelope.body),
             at,

@@ -125,21 +125,25 @@ class Pipeline:
         Once told to stop, only up to the end of a transaction: under load every read may end inside the next.
         """
         gate, shape, cutter = self.gate, self.shape, self.cutter
-        decode, admit = self.decoder.decode, gate.admit
+        decode, skim, admit = self.decoder.decode, self.decoder.skim, gate.admit
         for message in messages:
             if isinstance(message, Keepalive):
                 gate.keepalive(message.wal_end)
+            elif gate.skims and (outline := skim(message)) is not None and gate.passes_over(outline):
+                continue
             elif (item := decode(message)) is not None:
+                # What is let go of with a commit was held before it: all of it must be in before its LSN may be.
+                end_lsn = gate.end_lsn
                 for numbered in admit(item):
-                    envelope = shape(numbered)
-                    if envelope is not None and cutter.add(envelope):
-                        yield from self._cut()
+                    for envelope in shape(numbered):
+                        if cutter.add(envelope):
+                            yield from self._cut(end_lsn)
             if (self._ends_at is not None and not gate.inside) or (self.limits.until and self._reached()):
                 break
-        yield from self._cut()
+        yield from self._cut(gate.end_lsn)
 
-    def _cut(self) -> Iterator[Batch]:
-        batch = self.cutter.cut(self.gate.end_lsn)
+    def _cut(self, end_lsn: Lsn) -> Iterator[Batch]:
+        batch = self.cutter.cut(end_lsn)
         if batch is not None:
             yield batch
 

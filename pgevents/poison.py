@@ -21,7 +21,8 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 REPEAT_S = 10.0
-# Well above what is sent and not yet acknowledged; an id that is forgotten is refused, or parked, once more.
+# Well above what is in flight. An id that is forgotten is refused, or parked, once more: so are the first events of a
+# larger transaction that a rule parks, when it is sent again. They are listed once.
 _MOST_IDS = 10_000
 # A broker's limit may be raised meanwhile: asking again costs one reconnect.
 _LIMIT_KEPT_S = 600.0
@@ -32,11 +33,15 @@ _OR_PARK = "Or choose --on-poison park, which puts such events into a file and g
 class Poison:
     """What is known of events that can never be published, over all sessions; ``parked`` counts those put aside.
 
-    ``nack_limit`` is how many nacks make an event poison, None where nothing ever is parked as such.
+    ``nack_limit`` is how many nacks make an event poison, None where nothing ever is parked as such. ``by_rule``:
+    there are skip rules that park.
     """
 
-    def __init__(self, *, nack_limit: int | None, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, *, nack_limit: int | None, by_rule: bool = False, now: Callable[[], float] = time.monotonic
+    ) -> None:
         self.parked = 0
+        self._by_rule = by_rule
         self.nacks: dict[str, int] = {}
         self._nack_limit = nack_limit
         self._now = now
@@ -71,14 +76,14 @@ class Poison:
     def found_in(self, envelopes: Iterable[Envelope]) -> list[Unpublished]:
         """Those of ``envelopes`` that are known to be poison, in order."""
         max_bytes = self._limit()
-        if not (self._ids or self._routing_keys or max_bytes is not None):
+        if not (self._ids or self._routing_keys or self._by_rule or max_bytes is not None):
             return []
         most = float("inf") if max_bytes is None else max_bytes
         ids, keys = self._ids, self._routing_keys
         return [
             self._verdict(each)
             for each in envelopes
-            if len(each.body) > most or each.message_id in ids or each.address.topic in keys
+            if each.address.parked_by or len(each.body) > most or each.message_id in ids or each.address.topic in keys
         ]
 
     def confirmed(self, envelopes: Iterable[Envelope]) -> None:
@@ -109,6 +114,8 @@ class Poison:
         return self._max_bytes
 
     def _verdict(self, envelope: Envelope) -> Unpublished:
+        if envelope.address.parked_by:
+            return Unpublished(envelope, Reason.RULE, f"skip rule {envelope.address.parked_by}")
         if envelope.message_id in self._ids:
             return Unpublished(envelope, *self._ids[envelope.message_id])
         topic = envelope.address.topic
@@ -125,7 +132,7 @@ class OwnPark(Park, Protocol):
 
 
 class Parking:
-    """The park of one session: an event is parked once a process, however often it is sent again."""
+    """The park of one session: an event is not parked again while its id is remembered."""
 
     def __init__(self, file: ParkFile, poison: Poison) -> None:
         self._file = file

@@ -1,7 +1,7 @@
 """``pgevents parked retry``: parked events are published again, in the order in which they were parked."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from pgevents.batch import Batch
@@ -25,10 +25,10 @@ async def retry(settings: Settings, names: Sequence[str], *, routing_key: str | 
     some were refused and stay parked; at once where sink or file fail.
     """
     park_file, stayed = Path(settings.park_file), 0
-    publisher = Publisher(settings)
     with surprises_named(), deciding(park_file) as decisions:
         # One may have been parked after others that were committed later.
         entries = sorted(select(open_events(park_file), names), key=commit_order)
+        publisher = Publisher(settings, {entry.exchange for entry in entries if entry.exchange})
         try:
             for chunk in _chunks(entries, settings):
                 envelopes = [_addressed(read(park_file, entry).envelope, routing_key) for entry in chunk]
@@ -65,12 +65,16 @@ def _addressed(envelope: Envelope, routing_key: str | None) -> Envelope:
 
 
 class Publisher:
-    """Publishes to the sink of the settings, which is opened anew after a refusal: that may have closed it."""
+    """Publishes to the sink of the settings, which is opened anew after a refusal: that may have closed it.
 
-    def __init__(self, settings: Settings) -> None:
+    ``exchanges`` are those that the events name.
+    """
+
+    def __init__(self, settings: Settings, exchanges: Iterable[str]) -> None:
         self._settings = settings
+        self._exchanges = tuple(sorted(exchanges))
         self._poison = Poison(nack_limit=1)
-        self._unbound: dict[str, str] = {}
+        self._unbound: dict[tuple[str, str], str] = {}
         self._sink: Sink | None = None
 
     async def takes(self, envelopes: Sequence[Envelope]) -> bool:
@@ -88,16 +92,16 @@ class Publisher:
         known = self._poison.found_in([envelope])
         if known:
             return known[0].detail
-        topic = envelope.address.topic
-        if topic in self._unbound:
-            return self._unbound[topic]
+        target = (envelope.address.exchange, envelope.address.topic)
+        if target in self._unbound:
+            return self._unbound[target]
         try:
             await self._publish([envelope])
         except PublishRejected as rejection:
             self._poison.judge(rejection)
             return rejection.reason
         except Unroutable as unroutable:
-            self._unbound[topic] = str(unroutable)
+            self._unbound[target] = str(unroutable)
             return str(unroutable)
         return ""
 
@@ -110,7 +114,8 @@ class Publisher:
         settings = self._settings
         if self._sink is None:
             # Nothing waits for a queue to be bound, and nothing is ever dropped.
-            self._sink = await open_url(settings.sink, SinkOptions(declare=settings.declare, hold_s=0.0))
+            options = SinkOptions(declare=settings.declare, exchanges=self._exchanges, hold_s=0.0)
+            self._sink = await open_url(settings.sink, options)
         try:
             async with asyncio.timeout(settings.stall_timeout_s):
                 await self._sink.publish(Batch(list(envelopes), NOWHERE))

@@ -2,26 +2,26 @@
 
 import difflib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 from pkgutil import iter_modules
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote
 
 import pgevents.sink
 from pgevents.decoder.pgoutput import PgoutputDecoder
 from pgevents.decoder.wal2json import Wal2jsonDecoder
 from pgevents.errors import ConfigError, PGEventsError, SourceUnavailable
-from pgevents.interfaces import Decoder, Sink, SinkOptions, State
+from pgevents.interfaces import Catalog, Decoder, Sink, SinkOptions, State
 from pgevents.lsn import NOWHERE, Lsn
 from pgevents.park import ParkFile
 from pgevents.park import check as check_park
 from pgevents.poison import Parking, Poison, Sieve
 from pgevents.postgres import quoted
-from pgevents.routing import DEFAULT_TEMPLATE, RoutingKey
+from pgevents.routing import DEFAULT_TEMPLATE, RoutingKey, exchanges
 from pgevents.settings import Settings
 from pgevents.source.acknowledgement import Keep, forget
 from pgevents.source.catalog import SqlCatalog
@@ -31,6 +31,8 @@ from pgevents.state.file import FileState
 from pgevents.state.nowhere import NoState
 from pgevents.state.postgres import PostgresState
 from pgevents.thread import in_thread
+
+T = TypeVar("T")
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 
@@ -69,11 +71,12 @@ async def open_sink(settings: Settings, poison: Poison, *, on_calm: Callable[[],
     ``on_calm``: it was full a moment ago; called when it no longer is.
     """
     park_file = Path(settings.park_file)
-    if "park" in (settings.on_poison, settings.on_unroutable):
+    if any(rule.parks for rule in settings.rules.skip) or "park" in (settings.on_poison, settings.on_unroutable):
         check_park(park_file)
     park = Parking(ParkFile(park_file), poison)
     options = SinkOptions(
         declare=settings.declare,
+        exchanges=exchanges(settings.rules),
         on_unroutable=settings.on_unroutable,
         park=park,
         # Before the stall time-out, which would close the sink and send all of it again.
@@ -134,12 +137,20 @@ class Stream:
     catalog: SqlCatalog
     is_exact: bool
     start_lsn: Lsn
+    database: str
 
     async def close(self) -> None:
         try:
             await self.source.close()
         finally:
             self.catalog.close()
+
+
+def base_type(catalog: Catalog, oid: int) -> int:
+    """The type that a domain is of in the end; of another type its own oid."""
+    while base := catalog.type(oid).base:
+        oid = base
+    return oid
 
 
 async def open_stream(
@@ -166,7 +177,7 @@ async def open_stream(
     session = await in_thread(connect_session, dsn)
     try:
         _check_identity(session, identity)
-        options = _plugin_options(session, plugin, publication)
+        options = plugin_options(session, plugin, publication)
         cursor = await in_thread(_start, session, slot, plugin, options, temporary=temporary)
     except PGEventsError:
         session.connection.close()
@@ -181,12 +192,15 @@ async def open_stream(
         idle_interval_s=idle_interval_s,
         read_only=read_only,
     )
-    as_text = "numeric-data-types-as-string" in options
-    decoder: Decoder = PgoutputDecoder(catalog)
-    if plugin == "wal2json":
-        decoder = Wal2jsonDecoder(catalog, quoted=as_text, encoding=session.encoding)
+    quoted_numbers = has_quoted_numbers(options)
     return Stream(
-        source, decoder, session.identity, catalog, is_exact=as_text or plugin == "pgoutput", start_lsn=start_lsn
+        source,
+        decoder_of(plugin, catalog, quoted_numbers=quoted_numbers, encoding=session.encoding),
+        session.identity,
+        catalog,
+        is_exact=quoted_numbers or plugin == "pgoutput",
+        start_lsn=start_lsn,
+        database=session.connection.info.dbname,
     )
 
 
@@ -199,12 +213,19 @@ def _check_identity(session: Session, identity: str) -> None:
 
 
 def _start(session: Session, slot: str, plugin: str, options: dict[str, str], *, temporary: bool) -> Any:
-    """Start with every option the plug-in knows; one that is an error to it is taken out of ``options``."""
+    def begin() -> Any:
+        if temporary:  # each time: an error drops a temporary slot
+            session.create_temporary_slot(slot, plugin)
+        return start(session, slot=slot, plugin=plugin, options=options)
+
+    return with_known(options, begin)
+
+
+def with_known(options: dict[str, str], begin: Callable[[], T]) -> T:
+    """What ``begin`` returns once the plug-in knows every option; one that is an error to it is taken out."""
     while True:
         try:
-            if temporary:  # inside the loop: an error drops a temporary slot
-                session.create_temporary_slot(slot, plugin)
-            return start(session, slot=slot, plugin=plugin, options=options)
+            return begin()
         except PGEventsError as error:
             unknown = re.search(r'option "([a-z-]+)".* is unknown', str(error))
             if unknown is None or unknown[1] not in _OPTIONAL or unknown[1] not in options:
@@ -212,7 +233,20 @@ def _start(session: Session, slot: str, plugin: str, options: dict[str, str], *,
             del options[unknown[1]]
 
 
-def _plugin_options(session: Session, plugin: str, publication: str) -> dict[str, str]:
+def has_quoted_numbers(options: Mapping[str, str]) -> bool:
+    """Whether wal2json prints numbers as strings, with every digit."""
+    return "numeric-data-types-as-string" in options
+
+
+def decoder_of(plugin: str, catalog: Catalog, *, quoted_numbers: bool, encoding: str) -> Decoder:
+    """A decoder of the plug-in's messages; ``encoding`` is the database's."""
+    if plugin == "wal2json":
+        return Wal2jsonDecoder(catalog, quoted=quoted_numbers, encoding=encoding)
+    return PgoutputDecoder(catalog)
+
+
+def plugin_options(session: Session, plugin: str, publication: str) -> dict[str, str]:
+    """What the plug-in is told, the same for a stream and for a look at the slot."""
     if plugin == "wal2json":
         return dict(_WAL2JSON_OPTIONS)
     options = {"proto_version": "1", "publication_names": quoted(publication)}

@@ -6,17 +6,23 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar, cast, get_origin, get_type_hints
 
+from pgevents.rule import Rules
+
 T = TypeVar("T")
 
 PREFIX = "PGEVENTS_"
 LONGEST_S = 86_400.0
+MAX_ROWS = 10**9
 YES = frozenset({"1", "true", "yes", "on"})
 NO = frozenset({"0", "false", "no", "off"})
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the table says of an option besides its name, type and default."""
+    """What the table says of an option besides its name, type and default.
+
+    Of a secret its passwords are hidden where it is shown; an ``opaque`` one is hidden altogether.
+    """
 
     help: str
     aliases: tuple[str, ...] = ()
@@ -25,6 +31,8 @@ class Limits:
     lowest: float | None = None
     highest: float | None = None
     pattern: str = ""
+    opaque: bool = False
+    metavar: str = ""
 
 
 def _option(default: T, help: str, **limits: Any) -> T:
@@ -54,6 +62,7 @@ class Settings:
     sink: str = _option(
         "", "URL of where events go: amqp(s)://…, stdout:, file:PATH or null:", aliases=("RABBITMQ_URL",), secret=True
     )
+    format: str = _option("native", "Format of events that no route gives another.", pattern=".+")
     declare: bool = _option(default=True, help="Declare the exchange, durable and of type topic.")
     on_unroutable: str = _option(
         "wait", "What to do with an event that no queue is bound to.", choices=("wait", "park", "drop")
@@ -65,6 +74,22 @@ class Settings:
         20, "Nacks of one event after which --on-poison park parks it.", lowest=1, highest=1_000_000
     )
     park_file: str = _option("pgevents-parked.ndjson", "Where events are parked.", pattern=".+")
+    skip_marked: bool = _option(default=False, help="Skip transactions that pgevents.skip() marks.")
+    skip_origins: tuple[str, ...] = _option(
+        (), "Skip transactions of this replication origin; may be repeated.", metavar="NAME"
+    )
+    skip_rows: int = _option(
+        0, "Skip transactions that change more rows than this; 0: none.", lowest=0, highest=MAX_ROWS
+    )
+    skip_action: str = _option(
+        "drop",
+        "What becomes of what --skip-marked, --skip-origin and --skip-rows skip.",
+        choices=("drop", "summarise", "park"),
+    )
+    hash_key: str = _option("", "Key of the hashes in columns rules, at least 16 bytes.", secret=True, opaque=True)
+    look_ahead_bytes: int = _option(
+        64 * 2**20, "Most bytes of a transaction to hold back until rules decide on it.", lowest=1, highest=2**30
+    )
     batch_events: int = _option(1000, "Most events in a batch.", lowest=1, highest=1_000_000)
     batch_bytes: int = _option(4 * 2**20, "Most bytes of events in a batch.", lowest=1, highest=2**30)
     window: int = _option(8, "Most batches sent and not yet confirmed.", lowest=1, highest=10_000)
@@ -76,6 +101,10 @@ class Settings:
         "info", "Least severe log lines to write.", choices=("debug", "info", "warning", "error")
     )
     log_format: str = _option("text", "Form of a log line.", choices=("text", "json"))
+    rules: Rules = field(default_factory=Rules)
+    """Not an option: the tables of the file, and the skip rules that options ask for."""
+    skips: str = ""
+    """Not an option: the file of the slot's windows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +199,7 @@ def _read_table() -> tuple[Option, ...]:
     return tuple(
         Option(row.name, get_origin(types[row.name]) or types[row.name], row.default, row.metadata["limits"])
         for row in fields(Settings)
+        if row.metadata
     )
 
 

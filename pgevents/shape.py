@@ -1,54 +1,141 @@
-"""One change at a time: filter its table, convert its rows, build its event, address and encode it."""
+"""One change at a time: filter it, mask and convert its rows, build its event, route and encode it."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
-from pgevents.event import Address, Envelope, Event, Transaction
-from pgevents.gate import Numbered
+from pgevents.columns import bind_columns
+from pgevents.condition import ConditionError, ConditionFailed, Unsent
+from pgevents.encoder import Encoder
+from pgevents.errors import RuleFailed
+from pgevents.event import Address, Envelope, Lane, Transaction
+from pgevents.image import Layout, layout_of, row_event, rows_of
 from pgevents.interfaces import Codec
-from pgevents.routing import MESSAGE_SCHEMA, RoutingKey
-from pgevents.wal import IDENTITY_FULL, Change, Converter, LogicalMessage, Relation, Row
+from pgevents.look_ahead import Numbered
+from pgevents.record import message_event, skip_event, summary_event, truncate_event
+from pgevents.routing import MESSAGE_SCHEMA, Decide, Route, Router, RoutingKey
+from pgevents.row_filter import ColumnTypes, RowFilter, bind_filters, takes_operation
+from pgevents.rule import Rules
+from pgevents.tally import Counts, Skipped, Summary
+from pgevents.wal import Change, LogicalMessage, Relation, Row
 
-# Relations are new objects after DDL and message prefixes are made by applications: both caches are bounded.
+# Relations are new objects after DDL and message prefixes are made by applications: caches are bounded.
 MAX_PLANS = 10_000
+
+_ROWS = ("insert", "update", "delete")
 
 
 class _Plan(NamedTuple):
-    """What is decided once per relation."""
+    """What is decided once per relation. ``routes`` of each operation: one, or what chooses by the row."""
 
-    names: tuple[str, ...]
-    key: tuple[str, ...]
-    full: bool
-    converters: tuple[tuple[str, Converter], ...]
-    addresses: dict[str, Address]
+    layout: Layout
+    types: ColumnTypes
+    filters: Mapping[str, tuple[RowFilter, ...]]
+    routes: dict[str, Route | Decide]
+    truncate_filter: str | None
 
 
 class Shape:
-    """Makes the envelope of a numbered change, or None where it is filtered out."""
+    """Makes the envelopes of a numbered change: one as a rule, none where it is filtered out.
 
-    def __init__(self, keep: Callable[[str, str], bool], routing: RoutingKey, codec: Codec) -> None:
+    ``encoder`` may be one codec, for tests. ``base_type`` gives the base type of a domain's oid, and every other oid
+    back; ``is_enum`` knows the oids of enums.
+    """
+
+    def __init__(
+        self,
+        keep: Callable[[str, str], bool],
+        routing: RoutingKey,
+        encoder: Encoder | Codec,
+        *,
+        rules: Rules | None = None,
+        hash_key: bytes = b"",
+        counts: Counts | None = None,
+        base_type: Callable[[int], int] = int,
+        is_enum: Callable[[int], bool] = lambda _: False,
+    ) -> None:
         self._keep = keep
+        self._rules = rules or Rules()
         self._routing = routing
-        self._codec = codec
+        self._hash_key = hash_key
+        self._counts = counts or Counts()
+        self._base_type = base_type
+        self._is_enum = is_enum
+        self._encoder = encoder if isinstance(encoder, Encoder) else Encoder(encoder)
+        self._router = self._router_of(None)
+        self._skip_route = self._record_route(
+            MESSAGE_SCHEMA, "transaction", "skipped", "pgevents.transaction.skipped"
+        )
         self._plans: dict[Relation, _Plan | None] = {}
-        self._messages: dict[str, Address] = {}
+        self._lanes: dict[Lane, tuple[Router, dict[tuple[Relation, str], Route | Decide]]] = {}
+        self._messages: dict[tuple[str, Lane | None], Route | str] = {}
 
-    def __call__(self, numbered: Numbered) -> Envelope | None:
+    def __call__(self, numbered: Numbered) -> Sequence[Envelope]:
         item, transaction, seq = numbered
+        if type(item) is Change:
+            return self._row(item, transaction, seq)
         match item:
-            case Change():
-                plan = self._plan(item.relation)
-                if plan is None:
-                    return None
-                event, address = row_event(item, plan, transaction, seq), plan.addresses[item.op]
             case Relation():
-                plan = self._plan(item)
-                if plan is None:
-                    return None
-                event, address = truncate_event(item, transaction, seq), plan.addresses["truncate"]
+                return self._truncated(item, transaction, seq)
             case LogicalMessage():
-                event, address = message_event(item, transaction, seq), self._message_address(item.prefix)
-        return Envelope(event.id, address, transaction.timestamp, self._codec.encode(event))
+                return self._message(item, transaction, seq)
+            case Skipped():
+                return self._encoder.envelopes(skip_event(item, transaction, seq), self._skip_route)
+            case Summary():
+                return self._summarised(item, transaction, seq)
+        return ()
+
+    def _message(self, message: LogicalMessage, transaction: Transaction, seq: int) -> Sequence[Envelope]:
+        route = self._message_route(message, transaction.lane)
+        if isinstance(route, Route):
+            return self._encoder.envelopes(message_event(message, transaction, seq), route)
+        self._counts.filtered[route, f"{MESSAGE_SCHEMA}.{message.prefix}"] += 1
+        return ()
+
+    def _row(self, change: Change, transaction: Transaction, seq: int) -> Sequence[Envelope]:
+        op, relation = change.op, change.relation
+        plan = self._plan(relation)
+        if plan is None:
+            return ()
+        if filters := plan.filters[op]:
+            new, old = rows_of(change, plan.layout)
+            for rule, passes in filters:
+                if not passes(new, old):
+                    self._counts.filtered[rule, str(relation)] += 1
+                    return ()
+        route = (
+            plan.routes[op] if transaction.lane is None else self._lane_route(transaction.lane, plan, relation, op)
+        )
+        if type(route) is not Route:
+            route = _chosen(route, relation, *rows_of(change, plan.layout))
+        return self._encoder.envelopes(row_event(change, plan.layout, transaction, seq), route)
+
+    def _truncated(self, relation: Relation, transaction: Transaction, seq: int) -> Sequence[Envelope]:
+        plan = self._plan(relation)
+        if plan is None:
+            return ()
+        if plan.truncate_filter is not None:
+            self._counts.filtered[plan.truncate_filter, str(relation)] += 1
+            return ()
+        lane, op = transaction.lane, "truncate"
+        route = plan.routes[op] if lane is None else self._lane_route(lane, plan, relation, op)
+        return self._encoder.envelopes(
+            truncate_event(relation, transaction, seq), _chosen(route, relation, None, None)
+        )
+
+    def _summarised(self, summary: Summary, transaction: Transaction, number: int) -> Sequence[Envelope]:
+        """Of a key that is hashed no range is left, and of columns that are not shown no name."""
+        relation = summary.relation
+        plan = self._plan(relation)
+        if plan is None:
+            return ()
+        columns, shown = plan.layout.columns, plan.layout.shown
+        if columns is not None:
+            touched = summary.columns and tuple(name for name in summary.columns if name in shown)
+            summary = summary._replace(columns=touched)
+            if not columns.raw.isdisjoint(relation.key) or not shown.issuperset(relation.key):
+                summary = summary._replace(first=None, last=None)
+        route = self._record_route(relation.schema, relation.name, "summary", "pgevents.summary")
+        return self._encoder.envelopes(summary_event(summary, transaction, number), route)
 
     def _plan(self, relation: Relation) -> _Plan | None:
         try:
@@ -61,129 +148,83 @@ class Shape:
             return plan
 
     def _make_plan(self, relation: Relation) -> _Plan:
+        rules, schema, table = self._rules, relation.schema, relation.name
+        oids = {name: self._base_type(oid) for name, oid in relation.columns}
+        types = ColumnTypes(oids, frozenset(filter(self._is_enum, oids.values())))
         return _Plan(
-            names=relation.names,
-            key=relation.key,
-            full=relation.identity == IDENTITY_FULL,
-            converters=relation.converters,
-            addresses={
-                op: self._address(relation.schema, relation.name, op)
-                for op in ("insert", "update", "delete", "truncate")
-            },
+            layout=layout_of(relation, bind_columns(rules.columns, relation, self._hash_key)),
+            types=types,
+            filters={op: bind_filters(rules.filter, relation, op, types) for op in _ROWS},
+            routes={op: _planned(self._router, relation, op, types) for op in (*_ROWS, "truncate")},
+            truncate_filter=takes_operation(rules.filter, schema, table, "truncate"),
         )
 
-    def _message_address(self, prefix: str) -> Address:
-        if prefix not in self._messages:
+    def _lane_route(self, lane: Lane, plan: _Plan, relation: Relation, op: str) -> Route | Decide:
+        if lane not in self._lanes:
+            self._lanes[lane] = (self._router_of(lane), {})
+        router, routes = self._lanes[lane]
+        if (relation, op) not in routes:
+            if len(routes) >= MAX_PLANS:
+                routes.clear()
+            routes[relation, op] = _planned(router, relation, op, plan.types)
+        return routes[relation, op]
+
+    def _router_of(self, lane: Lane | None) -> Router:
+        content_type_of = self._encoder.content_type_of
+        if lane is None:
+            return Router(self._rules.route, self._routing, content_type_of)
+        exchange, routing_key = lane.exchange, lane.routing_key
+        parked_by = lane.rule if lane.is_park else ""
+        return Router(
+            self._rules.route,
+            self._routing,
+            content_type_of,
+            exchange=exchange,
+            routing_key=routing_key,
+            parked_by=parked_by,
+        )
+
+    def _message_route(self, message: LogicalMessage, lane: Lane | None) -> Route | str:
+        """The route, or the filter that leaves it out. A prefix stands for a table in the schema MESSAGE_SCHEMA."""
+        key = (message.prefix, lane)
+        if key not in self._messages:
             if len(self._messages) >= MAX_PLANS:
                 self._messages.clear()
-            self._messages[prefix] = self._address(MESSAGE_SCHEMA, prefix, "message")
-        return self._messages[prefix]
+            self._messages[key] = self._planned_message(message.prefix, lane)
+        return self._messages[key]
 
-    def _address(self, schema: str, table: str, op: str) -> Address:
+    def _planned_message(self, prefix: str, lane: Lane | None) -> Route | str:
+        rule = takes_operation(self._rules.filter, MESSAGE_SCHEMA, prefix, "message")
+        if rule is not None:
+            return rule
+        # Without rows no condition can be asked, so that one route is left.
+        return _chosen(self._router_of(lane).plan(MESSAGE_SCHEMA, prefix, "message"), prefix, None, None)
+
+    def _record_route(self, schema: str, table: str, op: str, kind: str) -> Route:
+        """Where a record goes: no route changes that, and it is always of the native format."""
         topic = self._routing.fill(schema, table, op)
-        return Address(topic, f"pgevents.{op}", self._codec.content_type)
+        # Where one routing key serves all, a record is waited for like the events beside it.
+        is_optional = "{" in self._routing.template
+        address = Address(topic, kind, self._encoder.content_type_of("native"), is_optional=is_optional)
+        return Route(address, "native", "", "")
 
 
-def row_event(change: Change, plan: _Plan, transaction: Transaction, seq: int) -> Event:
-    """The event of an insert, update or delete."""
-    op, relation, new, old = change
-    missing: list[str] = []
-    changed: list[str] | None = None
-    if new is not None:
-        new, missing, changed = _compared(new, old, plan)
-        _convert(new, plan.converters)
-    if old is not None:
-        _convert(old, plan.converters)
-    elif op == "update" and new is not None:
-        # pgoutput leaves out an old key that did not change.
-        old = {name: new[name] for name in plan.key}
-    return Event(
-        f"{transaction.id_prefix}{seq}",
-        op,
-        relation.schema,
-        relation.name,
-        _key(plan.key, new, old),
-        new,
-        old,
-        old is not None and plan.full,
-        changed,
-        missing,
-        transaction,
-        seq,
-    )
+def _planned(router: Router, relation: Relation, op: str, types: ColumnTypes) -> Route | Decide:
+    return router.plan(relation.schema, relation.name, op, types.oids if op in _ROWS else None, enums=types.enums)
 
 
-def _compared(new: Row, old: Row | None, plan: _Plan) -> tuple[Row, list[str], list[str] | None]:
-    """The new image as complete as it can be, the columns it lacks, and those that changed where that is known."""
-    if old is None or not plan.full:
-        return new, [] if len(new) == len(plan.names) else [name for name in plan.names if name not in new], None
-    if len(new) != len(plan.names):
-        new = _filled(new, old, plan.names)
-    # Compared as PostgreSQL printed them: embedded JSON has no equality of its own.
-    return new, [], [name for name in new if new[name] != old[name]]
-
-
-def _filled(new: Row, old: Row, names: tuple[str, ...]) -> Row:
-    """``new`` in the table's order, its unchanged TOAST values taken from the full old image."""
-    return {name: new[name] if name in new else old[name] for name in names}
-
-
-def _convert(row: Row, converters: tuple[tuple[str, Converter], ...]) -> None:
-    for name, convert in converters:
-        value = row.get(name)
-        if value is not None:
-            row[name] = convert(value)
-
-
-def _key(key: tuple[str, ...], new: Row | None, old: Row | None) -> dict[str, Any] | None:
-    """The row's identity after the change, before it where the row is gone; None for a table without one."""
-    if not key:
-        return None
-    if new is None:
-        return {name: old[name] for name in key} if old else None
-    return {name: new[name] if name in new or old is None else old[name] for name in key}
-
-
-def truncate_event(relation: Relation, transaction: Transaction, seq: int) -> Event:
-    return Event(
-        id=f"{transaction.id_prefix}{seq}",
-        op="truncate",
-        schema=relation.schema,
-        table=relation.name,
-        key=None,
-        new=None,
-        old=None,
-        old_complete=False,
-        changed=None,
-        missing=[],
-        transaction=transaction,
-        seq=seq,
-    )
-
-
-def message_event(message: LogicalMessage, transaction: Transaction, seq: int) -> Event:
-    """The event of a logical message. Content that is not UTF-8 is given in hex, as bytea is."""
+def _chosen(route: Route | Decide, relation: Relation | str, new: Row | None, old: Row | None) -> Route:
+    if isinstance(route, Route):
+        return route
     try:
-        content, encoding = message.content.decode(), "text"
-    except UnicodeDecodeError:
-        content, encoding = "\\x" + message.content.hex(), "hex"
-    return Event(
-        id=f"{transaction.id_prefix}{seq}",
-        op="message",
-        schema=None,
-        table=None,
-        key=None,
-        new=None,
-        old=None,
-        old_complete=False,
-        changed=None,
-        missing=[],
-        transaction=transaction,
-        seq=seq,
-        message={
-            "prefix": message.prefix,
-            "content": content,
-            "encoding": encoding,
-            "transactional": message.transactional,
-        },
+        return route(new, old)
+    except (Unsent, ConditionError, ConditionFailed) as error:
+        raise _undecided(relation, error) from error
+
+
+def _undecided(relation: Relation | str, error: Exception) -> RuleFailed:
+    return RuleFailed(
+        f"a route cannot decide on a change of {relation}: {error}",
+        hint="Nothing is lost: the slot keeps the change. Correct its condition, set REPLICA IDENTITY FULL, or "
+        'say on_missing = "publish" in the route, which then does not fit such a change.',
     )

@@ -4,28 +4,36 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from pgevents.codec.native import NativeCodec
+from pgevents.assembly import pipeline_of
 from pgevents.errors import ConfigError, PublishRejected, SlotMissing, SourceDegraded, Unroutable
-from pgevents.filters import TableFilter
 from pgevents.gate import Gate
 from pgevents.interfaces import Sink, State
 from pgevents.lsn import NOWHERE, Lsn
 from pgevents.mask import mask_dsn
-from pgevents.pipeline import Limits, Pipeline, Progress
+from pgevents.pipeline import Pipeline, Progress
 from pgevents.poison import Poison
-from pgevents.session import Stream, open_sink, open_state, open_stream, routing_key
+from pgevents.postgres import Sql
+from pgevents.rule import Rules
+from pgevents.rule_check import check_file, check_rules
+from pgevents.session import Stream, open_sink, open_state, open_stream
 from pgevents.settings import Settings
-from pgevents.shape import Shape
+from pgevents.skip import Rulebook
 from pgevents.slot import SlotReport, current_lsn
 from pgevents.start import Kept, Wish, prepare, recheck, resume
+from pgevents.tally import Counts
 from pgevents.thread import in_thread
 from pgevents.version import VERSION
+from pgevents.window import WindowFile, path_of
 
 logger = logging.getLogger(__name__)
 
 # Making a slot waits up to a minute; whatever else blocks for so long hangs.
 PREPARE_TIMEOUT_S = 120.0
+
+# A window is to be taken up within two seconds.
+WINDOWS_INTERVAL_S = 0.5
 
 Say = Callable[[str], None]
 """Takes one line for the person at the terminal."""
@@ -42,8 +50,11 @@ class Streaming:
     accept_gap: bool = False
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     progress: Progress = field(default_factory=Progress)
+    counts: Counts = field(default_factory=Counts)
     state: State = field(init=False)
     poison: Poison = field(init=False)
+    windows: WindowFile = field(init=False)
+    book: Rulebook = field(init=False)
     kept: Kept | None = None
     pipeline: Pipeline | None = None
     is_open: bool = False
@@ -54,7 +65,12 @@ class Streaming:
     def __post_init__(self) -> None:
         settings = self.settings
         self.state = open_state(settings)
-        self.poison = Poison(nack_limit=settings.nack_limit if settings.on_poison == "park" else None)
+        nack_limit = settings.nack_limit if settings.on_poison == "park" else None
+        self.poison = Poison(nack_limit=nack_limit, by_rule=any(rule.parks for rule in settings.rules.skip))
+        self.windows, self.book = (
+            WindowFile(Path(settings.skips) if settings.skips else path_of(settings)),
+            Rulebook(settings.rules.skip),
+        )
 
     @property
     def kept_lsn(self) -> Lsn:
@@ -99,7 +115,16 @@ class Streaming:
             await in_thread(recheck, self.settings.dsn, kept)
             self._announce(opened, report, sink)
             self.is_open = self.has_streamed = True
-            await self._run(pipeline_of(self.settings, opened, sink, self.progress, until=self.until_lsn), report)
+            pipeline = pipeline_of(
+                self.settings,
+                opened,
+                sink,
+                self.progress,
+                until=self.until_lsn,
+                book=self.book,
+                counts=self.counts,
+            )
+            await self._run(pipeline, report)
         finally:
             # What was confirmed is still to be kept: until then a signal is not a reason to leave.
             await opened.close()
@@ -110,10 +135,20 @@ class Streaming:
         if self.is_careful:
             # Each batch must pass within the stall time-out, and events pass one at a time.
             pipeline.cutter.widen(1)
+        watching = asyncio.ensure_future(self._watch_windows(pipeline.gate))
         try:
             await pipeline.run(self.stop)
         finally:
+            watching.cancel()
             _say_resent(pipeline.gate.resent, report)
+
+    async def _watch_windows(self, gate: Gate) -> None:
+        while True:
+            windows = await in_thread(self.windows.fresh)
+            if windows != self.book.windows:
+                logger.info("skip windows taken up", extra={"windows": len(windows)})
+                gate.take_up(windows)
+            await asyncio.sleep(WINDOWS_INTERVAL_S)
 
     def _calm(self) -> None:
         """What was full is no longer."""
@@ -146,9 +181,21 @@ class Streaming:
             create=settings.create_slot,
             accept_gap=self.accept_gap,
         )
+        self._check_rules()
+        self.book.windows = self.windows.load()
         prepared = prepare(settings.dsn, self.state, wish)
         self.accept_gap = False  # it was decided about this gap, and not about the next one
         return prepared
+
+    def _check_rules(self) -> None:
+        """Before anything is made on the server for rules that cannot be used."""
+        if self.settings.rules == Rules():
+            return
+        warnings = check_file(self.settings)
+        with Sql(self.settings.dsn) as sql:
+            warnings += check_rules(sql, self.settings)
+        for warning in warnings:
+            logger.warning("a rule is hardly meant so", extra={"reason": warning})
 
     def _open(self, report: SlotReport, kept: Kept) -> Awaitable[Stream]:
         return open_stream(
@@ -181,29 +228,6 @@ class Streaming:
         self.say(f"  state    {self.state}{', a watermark begins' if is_new else ''}")
         self.say(f"  sink     {sink}{', dry run: the slot does not move' if self.dry_run else ''}")
         self.say("Ready. Ctrl-C stops once everything read is confirmed.")
-
-
-def pipeline_of(
-    settings: Settings, opened: Stream, sink: Sink, progress: Progress, *, until: Lsn = NOWHERE
-) -> Pipeline:
-    """What the settings say, between an open stream and an open sink."""
-    keep = TableFilter(settings.tables, settings.exclude_tables)
-    return Pipeline(
-        source=opened.source,
-        decoder=opened.decoder,
-        gate=Gate(opened.identity, opened.start_lsn),
-        shape=Shape(keep, routing_key(settings.sink), NativeCodec()),
-        sink=sink,
-        limits=Limits(
-            batch_events=settings.batch_events,
-            batch_bytes=settings.batch_bytes,
-            window=settings.window,
-            stall_timeout_s=settings.stall_timeout_s,
-            drain_timeout_s=settings.drain_timeout_s,
-            until=until,
-        ),
-        progress=progress,
-    )
 
 
 def _say_resent(count: int, report: SlotReport) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 import pika
 
+from pgevents.assembly import pipeline_of
 from pgevents.batch import Batch
 from pgevents.errors import PluginRefused, SinkError, SinkRefused, SinkUnavailable
 from pgevents.interfaces import Sink, SinkOptions
@@ -22,7 +23,6 @@ from pgevents.sink.amqp.fault import declare_fault
 from pgevents.sink.amqp.url import AmqpUrl, parse
 from pgevents.slot import PLUGINS
 from pgevents.start import check_temporary
-from pgevents.streaming import pipeline_of
 from pgevents.surprise import surprises_named
 from pgevents.thread import in_thread
 from pgevents.view import line_of, printable

@@ -92,6 +92,14 @@ class Change(NamedTuple):
     old: Row | None
 
 
+class Outline(NamedTuple):
+    """What can be told of a row change without parsing it."""
+
+    op: str
+    schema: str
+    table: str
+
+
 class Truncate(NamedTuple):
     """One TRUNCATE of one or more tables."""
 
@@ -120,11 +128,12 @@ WalItem = Begin | Change | Truncate | LogicalMessage | Commit
 
 
 class PgType(NamedTuple):
-    """What a decoder must know of a type: ``base`` of a domain, ``element`` of an array; 0 where it is neither."""
+    """What must be known of a type: ``base`` of a domain, ``element`` of an array; 0 where it is neither."""
 
     base: int = 0
     element: int = 0
     delimiter: str = ","
+    is_enum: bool = False
 
 
 @dataclass(frozen=True, slots=True)

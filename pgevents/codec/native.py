@@ -3,16 +3,26 @@
 import orjson
 
 from pgevents.event import VERSION, Event
+from pgevents.format import CodecContext
+
+
+def open(_context: CodecContext) -> "NativeCodec":
+    return NativeCodec()
+
+
+_DETAILED = ("message", "skip", "summary")
+"""Operations that say more, under their own name as in Event."""
 
 
 class NativeCodec:
     """One JSON object an event, without a line break."""
 
     content_type = "application/json"
+    operations = frozenset({"insert", "update", "delete", "truncate", "message", "skip", "summary"})
 
     def encode(self, event: Event) -> bytes:
-        id_, op, schema, table, key, new, old, old_complete, changed, missing, transaction, seq, message = event
-        _, xid, lsn, committed_at, _, origin = transaction
+        id_, op, schema, table, key, new, old, whole, changed, missing, transaction, seq, *_ = event
+        _, xid, lsn, committed_at, _, origin, _ = transaction
         document = {
             "v": VERSION,
             "id": id_,
@@ -22,11 +32,11 @@ class NativeCodec:
             "key": key,
             "new": new,
             "old": old,
-            "old_complete": old_complete,
+            "old_complete": whole,
             "changed": changed,
             "missing": missing,
             "tx": {"xid": xid, "lsn": lsn, "seq": seq, "committed_at": committed_at, "origin": origin},
         }
-        if message is not None:
-            document["message"] = message
+        if op in _DETAILED:
+            document[op] = getattr(event, op)
         return orjson.dumps(document)

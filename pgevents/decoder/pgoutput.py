@@ -23,6 +23,7 @@ from pgevents.wal import (
     Column,
     Commit,
     LogicalMessage,
+    Outline,
     RawMessage,
     Relation,
     Row,
@@ -40,6 +41,10 @@ _column_end = struct.Struct("!Ii").unpack_from
 _truncate = struct.Struct("!IB").unpack_from
 
 _INSERT, _UPDATE, _DELETE = ord("I"), ord("U"), ord("D")
+_OPERATIONS = {b"I": "insert", b"U": "update", b"D": "delete"}
+_HEAD = 5
+"""Bytes of a row change up to its tuples: the tag and the relation's oid."""
+
 _NEW, _OLD, _KEY = ord("N"), ord("O"), ord("K")
 _TEXT, _NULL, _UNCHANGED = ord("t"), ord("n"), ord("u")
 _IDENTITIES = {IDENTITY_DEFAULT, IDENTITY_NOTHING, IDENTITY_FULL, IDENTITY_INDEX}
@@ -55,7 +60,17 @@ class PgoutputDecoder:
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
         self._relations: dict[int, tuple[Relation, tuple[str, ...]]] = {}
+        self._outlines: dict[bytes, Outline] = {}
         self._begin = Begin(0, Lsn(0), "")
+
+    def skim(self, message: RawMessage) -> Outline | None:
+        head = message.payload[:_HEAD]
+        outline = self._outlines.get(head)
+        if outline is None and (op := _OPERATIONS.get(head[:1])) and len(head) == _HEAD:
+            found = self._relations.get(_u32(head, 1)[0])
+            if found is not None:
+                outline = self._outlines[head] = Outline(op, found[0].schema, found[0].name)
+        return outline
 
     def decode(self, message: RawMessage) -> WalItem | None:
         payload = message.payload
@@ -120,6 +135,7 @@ class PgoutputDecoder:
             case "R":
                 oid, relation = parse_relation(body, self._catalog)
                 self._relations[oid] = (relation, relation.names)
+                self._outlines.clear()
             case "O":
                 self._begin = self._begin._replace(origin=_string(body, 8)[0])
                 return self._begin

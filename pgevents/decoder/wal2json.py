@@ -21,6 +21,7 @@ from pgevents.wal import (
     Change,
     Commit,
     LogicalMessage,
+    Outline,
     RawMessage,
     Relation,
     Row,
@@ -40,6 +41,11 @@ _END_LSN: Final = b',"nextlsn":"'
 
 _INSERT, _UPDATE, _DELETE, _BEGIN, _COMMIT, _TRUNCATE, _MESSAGE = b"IUDBCTM"
 _TAG_AT = len('{"action":"')
+_OPERATIONS = {_INSERT: "insert", _UPDATE: "update", _DELETE: "delete"}
+
+# Where the names of schema and table stand, between the LSN and the columns, or what stands in their place.
+_SCHEMA: Final = b'"schema":"'
+_TABLE_ENDS = {_INSERT: b',"columns":[', _UPDATE: b',"columns":[', _DELETE: b',"identity":['}
 
 
 class Wal2jsonDecoder:
@@ -53,6 +59,36 @@ class Wal2jsonDecoder:
         self._quoted = quoted
         self._encoding = encoding
         self._layouts = Layouts(catalog, quoted=quoted)
+        self._outlines: dict[bytes, Outline | None] = {}
+
+    def skim(self, message: RawMessage) -> Outline | None:
+        payload = message.payload
+        tag = payload[_TAG_AT] if len(payload) > _TAG_AT else 0
+        ends = _TABLE_ENDS.get(tag)
+        if ends is None or self._encoding != "utf-8":
+            return None
+        start = payload.find(_SCHEMA, _TAG_AT)
+        # Inside a JSON string a quote is escaped, so that no name looks like the next key.
+        end = payload.find(ends, start)
+        if start < 0 or end < 0:
+            return None
+        head = payload[_TAG_AT : _TAG_AT + 1] + payload[start:end]
+        if head in self._outlines:
+            return self._outlines[head]
+        return self._outline(head)
+
+    def _outline(self, head: bytes) -> Outline | None:
+        """Of a table that was decoded before; another must be decoded once, which shows whether it is published."""
+        try:
+            names = orjson.loads(b"{" + head[1:] + b"}")
+        except orjson.JSONDecodeError:  # which is for decode to say
+            return None
+        layout = self._layouts.get(names)
+        if layout is None:
+            return None
+        outline = Outline(_OPERATIONS[head[0]], names["schema"], names["table"]) if layout.published else None
+        self._outlines[head] = outline
+        return outline
 
     def decode(self, message: RawMessage) -> WalItem | None:
         payload = message.payload

@@ -10,7 +10,7 @@ import logging
 import os
 import select
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
@@ -42,9 +42,9 @@ class Lines(Protocol):
 
 
 class LineFile:
-    """A regular file, appended to and synced, whose lines all begin with ``start``."""
+    """A regular file, appended to and synced, whose lines all begin with one of ``starts``."""
 
-    def __init__(self, path: Path, start: bytes, *, mode: int = 0o666, rival: str = _RIVAL) -> None:
+    def __init__(self, path: Path, starts: Sequence[bytes], *, mode: int = 0o666, rival: str = _RIVAL) -> None:
         """Open or create ``path``, lock it and cut a torn last line of ours. Raises SinkError.
 
         ``mode`` is what a new file allows, less the umask; ``rival`` the hint where another process holds it.
@@ -59,7 +59,7 @@ class LineFile:
         try:
             self._refuse_devices()
             self._lock()
-            self._cut_torn_line(start)
+            self._cut_torn_line(starts)
             if is_new:
                 _sync_folder(path.parent)
         except OSError as error:
@@ -116,12 +116,13 @@ class LineFile:
         except FileNotFoundError:
             return False
 
-    def _cut_torn_line(self, start: bytes) -> None:
+    def _cut_torn_line(self, starts: Sequence[bytes]) -> None:
         size = os.fstat(self._fd).st_size
         whole = _end_of_last_line(self._fd, size)
         if whole == size:
             return
-        if not start.startswith(os.pread(self._fd, min(len(start), size - whole), whole)):
+        torn = os.pread(self._fd, max(map(len, starts)), whole)
+        if not any(torn.startswith(start) or start.startswith(torn) for start in starts):
             raise SinkRefused(
                 f"{self._path} does not end with a line of ours",
                 hint="Nothing was changed. Name another file, or end its last line with a line break.",
@@ -171,14 +172,14 @@ class LineStream:
             os.close(self._fd)
 
 
-def open_lines(path: Path, *, start: bytes) -> Lines:
-    """The file, pipe or device at ``path``; a file is created. Every line will begin with ``start``.
+def open_lines(path: Path, *, starts: Sequence[bytes]) -> Lines:
+    """The file, pipe or device at ``path``; a file is created. Every line will begin with one of ``starts``.
 
     Raises SinkError, and SinkRefused where a file ends in the middle of a line that does not begin so.
     """
     try:
         if not path.exists() or path.is_file():
-            return LineFile(path, start)
+            return LineFile(path, starts)
         # Without O_NONBLOCK this would wait for a pipe's reader for ever.
         fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:

@@ -12,14 +12,22 @@ from pgevents.interfaces import SinkOptions
 from pgevents.sink._line_sink import LineSink, open_sink
 from pgevents.sink._lines import open_lines
 
-# What every event begins with in the native format.
-_EVENT_START = b'{"v":'
+# What an event begins with in each of our formats.
+_EVENT_STARTS = (
+    b'{"v":',
+    b'{"before":',
+    b'{"specversion":',
+    b'{"database":',
+    b'{"record":',
+    b'{"table_name":',
+    b'{"action":',
+)
 
 
 async def open(url: str, _options: SinkOptions) -> LineSink:
     """Raises ConfigError for a URL without a usable path, SinkError when it cannot be written."""
     path = _path(url)
-    return await open_sink(partial(open_lines, path, start=_EVENT_START), f"file:{path}")
+    return await open_sink(partial(open_lines, path, starts=_EVENT_STARTS), f"file:{path}")
 
 
 def _path(url: str) -> Path:

@@ -9,9 +9,10 @@ from pgevents.wal import Column, PgType, TableFacts
 logger = logging.getLogger(__name__)
 
 _SHAPED_TYPES = """
-select t.oid, t.typbasetype, case when e.typarray = t.oid then t.typelem else 0 end, coalesce(e.typdelim, ',')
+select t.oid, t.typbasetype, case when e.typarray = t.oid then t.typelem else 0 end, coalesce(e.typdelim, ','),
+    t.typtype = 'e'
 from pg_catalog.pg_type t left join pg_catalog.pg_type e on e.oid = t.typelem
-where (t.typtype = 'd' or e.typarray = t.oid)
+where (t.typtype in ('d', 'e') or e.typarray = t.oid)
 """
 
 _TABLE = """

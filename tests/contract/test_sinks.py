@@ -184,6 +184,24 @@ def test_several_batches_are_in_flight_at_once_and_stay_in_order(scheme: str, en
     assert end.read() == (bodies(*batches) if end.keeps else [])
 
 
+def test_what_a_route_says_of_an_event_does_not_keep_its_body_from_arriving(scheme: str, end: OtherEnd) -> None:
+    routed = ADDRESS._replace(
+        exchange=amqp.EXCHANGE, headers=(("tenant", "größer"), ("long", "x" * 5000)), priority=9, expiration="600000"
+    )
+    own = (("cloudEvents:id", "1"), ("tenant", ""))
+    events = [
+        Envelope("1", routed, 0, b"[1]", own),
+        Envelope("2", routed, 0, b"[2]"),
+        Envelope("3", ADDRESS, 0, b"[3]"),
+    ]
+
+    async def use(sink: Sink) -> None:
+        await sink.publish(Batch(events, Lsn(1)))
+
+    with_sink(scheme, end, use)
+    assert end.read() == ([b"[1]", b"[2]", b"[3]"] if end.keeps else [])
+
+
 def test_a_sink_opened_again_goes_on_behind_what_is_there(scheme: str, end: OtherEnd) -> None:
     for number in range(2):
 

@@ -45,9 +45,7 @@ def batches(messages: Sequence[RawMessage | Keepalive], *, gate: Gate, max_event
                 continue
             item = decoder.decode(message)
             for numbered in gate.admit(item) if item else ():
-                envelope = shape(numbered)
-                if envelope and cutter.add(envelope):
-                    made.append(cutter.cut(gate.end_lsn))
+                made += [cutter.cut(gate.end_lsn) for envelope in shape(numbered) if cutter.add(envelope)]
         made.append(cutter.cut(gate.end_lsn))
     return [batch for batch in made if batch]
 

@@ -13,6 +13,7 @@ import pytest
 from psycopg2.extensions import make_dsn
 
 from pgevents import slot
+from pgevents.assembly import pipeline_of
 from pgevents.demo.postgres import Postgres
 from pgevents.demo.process import eventually
 from pgevents.errors import SourceRefused, SourceUnavailable
@@ -22,7 +23,6 @@ from pgevents.settings import Settings
 from pgevents.source import catalog, replication
 from pgevents.source.catalog import SqlCatalog
 from pgevents.start import Wish, create_slot
-from pgevents.streaming import pipeline_of
 from tests.conftest import _with_wal2json
 from tests.faults.evidence import DEADLINE_S, SHORT_TIMEOUT, SOON, arrives, check, is_acknowledged, walsender
 from tests.integration.command import Command, Shop, stored

@@ -11,13 +11,14 @@ from typing import Any
 import psycopg2
 from jsonschema import Draft202012Validator
 
+from pgevents.assembly import pipeline_of
 from pgevents.batch import Batch
 from pgevents.event import Envelope
 from pgevents.pipeline import Progress
 from pgevents.session import open_stream
 from pgevents.settings import Settings
 from pgevents.start import Wish, create_slot
-from pgevents.streaming import pipeline_of, resolve_lsn
+from pgevents.streaming import resolve_lsn
 from tests.integration.role import as_role, install_role, publish_all
 
 BOTH = ("wal2json", "pgoutput")

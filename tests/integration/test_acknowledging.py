@@ -10,6 +10,7 @@ import psycopg2
 import pytest
 
 from pgevents import slot, start
+from pgevents.assembly import pipeline_of
 from pgevents.batch import Batch
 from pgevents.demo.process import eventually
 from pgevents.lsn import Lsn
@@ -17,7 +18,6 @@ from pgevents.pipeline import Progress
 from pgevents.session import Stream, open_stream
 from pgevents.settings import Settings
 from pgevents.source.feedback import Feedback
-from pgevents.streaming import pipeline_of
 from tests.integration.role import as_role, publish_all
 
 ROWS_OF_C = 60_000

@@ -12,6 +12,11 @@ import pytest
 
 from pgevents import slot
 from pgevents.app import supervise
+from pgevents.batch import Batch
+from pgevents.event import Address, Envelope
+from pgevents.interfaces import SinkOptions
+from pgevents.lsn import Lsn
+from pgevents.session import open_url
 from pgevents.settings import Settings
 from pgevents.streaming import Streaming
 from tests.contract.amqp import bind, stored
@@ -70,3 +75,24 @@ def test_the_slot_is_let_go_of_while_no_queue_is_bound(
 def event_of(message: tuple[object, bytes]) -> dict[str, Any]:
     event: dict[str, Any] = orjson.loads(message[1])
     return event
+
+
+def test_a_record_of_what_was_skipped_that_nobody_asked_for_holds_nothing_up(
+    vhost: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    bind(vhost, "orders", "public.orders.*")
+    record = Address("_.transaction.skipped", "pgevents.transaction.skipped", "application/json", is_optional=True)
+    order = Address("public.orders.insert", "pgevents.insert", "application/json")
+
+    async def scenario() -> None:
+        sink = await open_url(vhost, SinkOptions())
+        try:
+            batch = Batch([Envelope("1-skip", record, 0, b"{}"), Envelope("1-1", order, 0, b"{}")], Lsn(1))
+            await asyncio.wait_for(sink.publish(batch), 10)
+        finally:
+            await sink.close()
+
+    asyncio.run(scenario())
+
+    assert len(stored(vhost, "orders")) == 1
+    assert "no queue is bound for the record of what was skipped" in caplog.text

@@ -7,6 +7,7 @@ from psycopg2.extensions import parse_dsn
 
 from pgevents.config import Resolution, resolve
 from pgevents.errors import EXIT_USAGE, ConfigError
+from pgevents.rule import Rules
 from pgevents.settings import OPTIONS, Settings, nearest
 
 DOCUMENTATION = Path(__file__).parents[2] / "docs" / "configuration.md"
@@ -31,7 +32,7 @@ def refusal(environment: dict[str, str] | None = None, *, file: str | None = Non
 def test_without_anything_given_every_option_has_its_default() -> None:
     resolution = resolved()
 
-    assert resolution.settings == Settings(state="pgevents-pgevents.state.json")
+    assert resolution.settings == Settings(state="pgevents-pgevents.state.json", skips="pgevents-pgevents.skips.json")
     assert set(resolution.origins.values()) == {"default"}
     assert resolution.file is None
 
@@ -131,6 +132,12 @@ def test_broken_toml_is_reported_with_its_line(folder: Path) -> None:
     (folder / "pgevents.toml").write_text('slot = "a"\nwindow = = 4\n')
 
     assert re.match(r"pgevents\.toml is not valid TOML: .*line 2", str(refusal()))
+
+
+def test_a_file_nested_without_end_is_refused(folder: Path) -> None:
+    (folder / "pgevents.toml").write_text("tables = " + "[" * 5000 + "]" * 5000)
+
+    assert str(refusal()) == "pgevents.toml cannot be read: its values are nested too deep"
 
 
 def test_a_file_in_another_encoding_is_refused(folder: Path) -> None:
@@ -395,3 +402,93 @@ def test_the_documentation_has_the_limits_of_the_code(option: Any) -> None:
         else f"{limits.lowest:.10g} to {limits.highest:.10g}" + (" s" if option.kind is float else "")
     )
     assert row.split("|")[5].strip() == expected
+
+
+def test_the_file_holds_rules_beside_options(folder: Path) -> None:
+    (folder / "pgevents.toml").write_text('slot = "shop"\n[[skip]]\nmarked = true\n[[columns]]\nmask = ["email"]')
+
+    settings = resolved().settings
+
+    assert settings.slot == "shop"
+    assert ([rule.name for rule in settings.rules.skip], len(settings.rules.columns)) == (["skip 1"], 1)
+
+
+def test_without_a_file_there_are_no_rules() -> None:
+    assert resolved().settings.rules == Rules()
+
+
+def test_a_wrong_rule_is_named_with_its_file(folder: Path) -> None:
+    (folder / "other.toml").write_text("[[route]]\npriority = 1000")
+
+    error = refusal(file="other.toml")
+
+    assert str(error) == "other.toml [[route]] 1: priority: it must be a whole number from 0 to 255"
+
+
+def test_a_mistyped_kind_of_rule_names_the_nearest(folder: Path) -> None:
+    (folder / "pgevents.toml").write_text("[[filters]]\ndrop_unchanged = true")
+
+    error = refusal()
+
+    assert (str(error), error.hint) == ("unknown key 'filters' in pgevents.toml", "Did you mean filter?")
+
+
+def test_options_add_skip_rules_behind_those_of_the_file(folder: Path) -> None:
+    (folder / "pgevents.toml").write_text("skip_marked = true\n[[skip]]\nxid = 812")
+
+    rules = resolved(
+        {"PGEVENTS_SKIP_ROWS": "10000", "PGEVENTS_SKIP_ACTION": "summarise"}, skip_origins=("bulk", "etl", "bulk")
+    ).settings.rules
+
+    assert [(rule.name, rule.action) for rule in rules.skip] == [
+        ("skip 1", "drop"),
+        ("--skip-marked", "summarise"),
+        ("--skip-origin bulk", "summarise"),
+        ("--skip-origin etl", "summarise"),
+        ("--skip-rows", "summarise"),
+    ]
+    assert [(rule.marked, rule.origin, rule.rows) for rule in rules.skip[1:]] == [
+        (True, "", None),
+        (False, "bulk", None),
+        (False, "etl", None),
+        (False, "", 10_000),
+    ]
+
+
+def test_a_flag_turns_the_marks_of_the_file_off(folder: Path) -> None:
+    (folder / "pgevents.toml").write_text("skip_marked = true")
+
+    assert resolved(skip_marked=False).settings.rules == Rules()
+
+
+def test_a_rule_may_not_have_the_name_of_an_options(folder: Path) -> None:
+    (folder / "pgevents.toml").write_text('skip_rows = 5\n[[skip]]\nname = "--skip-rows"\nmarked = true')
+
+    assert str(refusal()) == "a skip rule of the file is named --skip-rows, and so is that of the option"
+
+
+def test_an_unknown_format_names_the_nearest() -> None:
+    error = refusal({"PGEVENTS_FORMAT": "debezum"})
+
+    assert str(error) == "format = 'debezum' (environment PGEVENTS_FORMAT) is not allowed"
+    assert error.hint == "Did you mean debezium?"
+
+
+def test_a_format_that_there_is_can_be_chosen() -> None:
+    assert resolved(format="maxwell").settings.format == "maxwell"
+
+
+def test_the_hash_key_is_shown_to_be_there_and_no_more(folder: Path) -> None:
+    (folder / "key").write_text("0123456789abcdef\n")
+
+    resolution = resolved({"PGEVENTS_HASH_KEY_FILE": "key"})
+
+    assert resolution.settings.hash_key == "0123456789abcdef"
+    assert resolution.shown()["hash_key"] == {"value": "***", "origin": "environment PGEVENTS_HASH_KEY_FILE"}
+    assert resolved().shown()["hash_key"] == {"value": "", "origin": "default"}
+
+
+def test_a_hash_key_of_another_type_is_not_repeated(folder: Path) -> None:
+    (folder / "pgevents.toml").write_text("hash_key = ['hunter2']")
+
+    assert str(refusal()) == "hash_key = *** (pgevents.toml) is not allowed"

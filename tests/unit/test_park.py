@@ -45,12 +45,27 @@ def park(path: Path, *batches: list[Unpublished]) -> None:
     asyncio.run(run())
 
 
+HEADERS = st.lists(st.tuples(st.text(), st.text()), max_size=4).map(tuple)
+ADDRESSES = st.builds(
+    Address,
+    st.text(),
+    st.text(),
+    st.text(),
+    exchange=st.text(),
+    headers=HEADERS,
+    priority=st.none() | st.integers(0, 255),
+    expiration=st.just("") | st.integers(0, 2**32 - 1).map(str),
+    content_encoding=st.text(),
+    parked_by=st.just(""),
+    is_optional=st.just(False),
+)
 ENVELOPES = st.builds(
     Envelope,
     st.text(min_size=1),
-    st.builds(Address, st.text(), st.text(), st.text()),
+    ADDRESSES,
     st.integers(0, 2**53),
     st.binary() | st.text().map(str.encode),
+    headers=HEADERS,
 )
 
 
@@ -103,6 +118,22 @@ def test_a_line_of_old_has_an_id_that_stays_the_same() -> None:
     assert old.envelope == Envelope(
         "7-1-A-1", Address("a.b.insert", "pgevents.insert", "application/json"), 0, b'{"op":"insert"}'
     )
+
+
+def test_what_a_rule_put_aside_is_read_back_as_what_is_published() -> None:
+    event = envelope("1")
+    put_aside = event._replace(address=event.address._replace(parked_by="bulk"))
+
+    line = line_of(Unpublished(put_aside, Reason.NO_ROUTE, "bulk"), sink=SINK, parked_at="2026-01-01T00:00:00Z")
+
+    assert parse(line).envelope == event
+
+
+def test_a_line_written_before_there_were_routes_is_read_as_one_without() -> None:
+    line = line_of(unroutable("1")[0], sink=SINK, parked_at="2026-01-01T00:00:00Z")
+
+    assert not {"exchange", "headers", "message_headers", "priority", "expiration"} & set(json.loads(line))
+    assert parse(line).envelope == envelope("1")
 
 
 @pytest.mark.parametrize("line", [b"{}", b"[]", b"1", b'{"v":1}', b"notes", b'{"parked_at":1}', b'{"body":1}'])

@@ -137,6 +137,23 @@ def test_a_body_that_is_no_text_is_shown_without_control_characters(capsys: Capt
     assert out.endswith("\n\n\\xff\\u001b[31m\n")
 
 
+def test_an_event_is_shown_with_what_its_route_and_format_gave_it(capsys: Captured) -> None:
+    event = unpublished("a")
+    address = event.envelope.address._replace(
+        exchange="archive", headers=(("tenant", "größer"),), priority=0, expiration="1500", content_encoding="gzip"
+    )
+    park(event._replace(envelope=event.envelope._replace(address=address, headers=(("ce-id", "7"),))))
+
+    assert pgevents("show", "a") == EXIT_DONE
+
+    shown_lines = capsys.readouterr().out.splitlines()
+    assert "exchange      archive" in shown_lines
+    assert "headers       tenant=größer ce-id=7" in shown_lines
+    assert "priority      0" in shown_lines
+    assert "expiration    1500 ms" in shown_lines
+    assert "encoding      gzip" in shown_lines
+
+
 @pytest.mark.parametrize(
     ("body", "lines"),
     [
@@ -197,6 +214,16 @@ def test_events_are_retried_in_order_and_once() -> None:
 
     assert Path("events.ndjson").read_text() == '{"id":"a"}\n{"id":"c"}\n{"id":"b"}\n'
     assert ids() == []
+
+
+def test_the_messages_of_an_event_are_retried_in_its_place_and_in_their_order() -> None:
+    names = [f"7-1-{rest}" for rest in ("B-1", "A-10", "A-9-d", "A-9-c", "A-skip")]
+    park(*(unpublished(name) for name in names))
+
+    assert pgevents("retry", "--all", "--sink", "file:events.ndjson") == EXIT_DONE
+
+    published = [json.loads(line)["id"] for line in Path("events.ndjson").read_text().splitlines()]
+    assert published == [f"7-1-{rest}" for rest in ("A-skip", "A-9-d", "A-9-c", "A-10", "B-1")]
 
 
 def test_an_event_stays_parked_where_the_sink_cannot_be_opened() -> None:

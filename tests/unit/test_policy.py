@@ -24,10 +24,12 @@ from pgevents.errors import (
     EXIT_GAP,
     EXIT_REFUSED,
     AuthenticationFailed,
+    ExchangeMissing,
     PGEventsError,
     PluginRefused,
     PrivilegeError,
     PublishRejected,
+    SinkUnavailable,
     SlotInUse,
     SlotLost,
     SlotMismatch,
@@ -376,6 +378,26 @@ def test_what_ends_a_connection_in_mid_stream_has_its_verdict(
 
     assert meaning(fault) == MEANING[verdict], fault
     assert re.search(says, str(fault)), fault
+
+
+NO_EXCHANGE = "NOT_FOUND - no exchange 'it's' in vhost '/'"
+
+
+def test_an_exchange_that_was_there_is_gone_and_one_that_never_was_is_missing() -> None:
+    error = ChannelClosedByBroker(404, NO_EXCHANGE)
+
+    gone = lost_fault(error, URL, (), exchanges=("it's",))
+    missing = lost_fault(error, URL, ())
+
+    assert (type(gone), type(missing)) == (SinkUnavailable, ExchangeMissing)
+    assert str(gone).startswith('exchange "it\'s" is gone')
+    assert str(missing).startswith('there is no exchange "it\'s"')
+
+
+def test_an_exchange_that_cannot_be_declared_is_named() -> None:
+    text = "PRECONDITION_FAILED - inequivalent arg 'type' for exchange 'second' in vhost '/': received 'topic'"
+
+    assert str(declare_fault(ChannelClosedByBroker(406, text), URL)).startswith("exchange 'second' exists, but")
 
 
 def test_an_event_larger_than_the_broker_takes_is_named() -> None:

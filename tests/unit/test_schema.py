@@ -57,7 +57,30 @@ LONE_MESSAGE = MESSAGE | {
     "message": {"prefix": "", "content": "\\x00ff", "encoding": "hex", "transactional": False},
     "tx": TX | {"xid": None, "seq": 0, "committed_at": None},
 }
+SKIP = MESSAGE | {
+    "id": "7446123456789012345-1-16B374D848-skip",
+    "op": "skip",
+    "skip": {
+        "rule": "migrations",
+        "action": "drop",
+        "reason": "backfill",
+        "by": None,
+        "application": None,
+        "from_seq": 1,
+        "rows": [{"schema": "public", "table": "orders", "update": 2}],
+        "messages": 0,
+    },
+}
+del SKIP["message"]
+SUMMARY = TRUNCATE | {
+    "op": "summary",
+    "summary": {"operations": {"update": 3}, "first": {"id": 1}, "last": {"id": 3}, "columns": None},
+    "tx": TX | {"seq": 0},
+}
 VALID = {
+    "skip": SKIP,
+    "a skip of nothing": SKIP | {"tx": TX | {"seq": 0}, "skip": SKIP["skip"] | {"rows": [], "from_seq": None}},
+    "summary": SUMMARY,
     "insert": INSERT,
     "insert without a key": INSERT | {"key": None},
     "insert from an origin": INSERT | {"tx": TX | {"origin": "pg_16402"}},
@@ -188,7 +211,7 @@ EXAMPLES = re.findall(
 )
 
 
-@pytest.mark.parametrize("text", EXAMPLES, ids=["update", "message"])
+@pytest.mark.parametrize("text", EXAMPLES, ids=["update", "skip", "message"])
 def test_the_examples_of_the_documentation_are_valid(text: str) -> None:
     VALIDATOR.validate(json.loads(text))
 

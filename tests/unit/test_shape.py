@@ -42,8 +42,8 @@ def shaped(
     for payload in (begin(0x16B374D848, time_us=1_000_000), *messages):
         item = decoder.decode(RawMessage(1, payload))
         if item is not None:
-            envelopes += [shape(numbered) for numbered in gate.admit(item)]
-    return [envelope for envelope in envelopes if envelope is not None]
+            envelopes += [envelope for numbered in gate.admit(item) for envelope in shape(numbered)]
+    return envelopes
 
 
 @given(st.integers(0, 2**64 - 1))

@@ -18,6 +18,7 @@ from pgevents.batch import Batch
 from pgevents.codec.native import NativeCodec
 from pgevents.errors import ConfigError, SinkError, SinkRefused, SinkUnavailable
 from pgevents.event import Address, Envelope, Event, Transaction
+from pgevents.format import codec_names
 from pgevents.interfaces import SinkOptions
 from pgevents.lsn import Lsn
 from pgevents.sink import file
@@ -427,3 +428,14 @@ def test_the_reader_of_a_pipe_may_go_away(tmp_path: Path) -> None:
 
     with pytest.raises(SinkUnavailable, match="nobody reads the pipe"):
         asyncio.run(publish())
+
+
+@pytest.mark.parametrize("name", [name for name in codec_names() if name != "cloudevents-binary"])
+def test_a_torn_event_of_every_format_counts_as_ours(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "events.ndjson"
+    golden = Path(__file__).parents[1] / "golden" / name / "insert.json"
+    path.write_bytes(b"whole\n" + golden.read_bytes().strip()[:-1])
+
+    asyncio.run(write(f"file:{path}", batch(b"2")))
+
+    assert path.read_bytes() == b"whole\n2\n"

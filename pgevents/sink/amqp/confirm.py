@@ -106,11 +106,15 @@ class Confirms(Generic[Owner]):
         return refused
 
     def returned(self, message_id: str) -> Envelope | None:
-        """Mark a message as not routed: its coming ack is no delivery. None when no such message is open."""
+        """Mark a message as not routed: its coming ack is no delivery. None when no such message is open.
+
+        Of an optional one it is.
+        """
         for flight in self._open:
             at = flight.find(message_id)
             if at is not None:
-                flight.returned.add(at)
+                if not flight.envelopes[at].address.is_optional:
+                    flight.returned.add(at)
                 return flight.envelopes[at]
         return None
 

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pika
@@ -114,12 +114,16 @@ class Link:
         logger.warning("publishing is no longer blocked by the broker")
 
 
-async def open_link(url: AmqpUrl, *, declare: bool) -> Link:
-    """A channel in confirm mode beside an exchange that exists. Raises SinkUnavailable or SinkRefused."""
+async def open_link(url: AmqpUrl, *, declare: bool, exchanges: Iterable[str] = ()) -> Link:
+    """A channel in confirm mode, beside exchanges that exist: the URL's and ``exchanges``.
+
+    Raises SinkUnavailable or SinkRefused.
+    """
     link = await _connect(url)
     try:
         await link.open_channel()
-        await link.declare(url.exchange, passive=not declare)
+        for exchange in dict.fromkeys((url.exchange, *exchanges)):
+            await link.declare(exchange, passive=not declare)
         await link.start_confirms()
     except (pika.exceptions.AMQPError, OSError) as error:
         await link.close()

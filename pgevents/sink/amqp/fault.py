@@ -23,6 +23,7 @@ from pgevents.sink.amqp.url import AmqpUrl, BrokerAddress
 
 # pika hands on a refusal during the handshake as the repr of what the broker closed the connection with.
 _REFUSAL = re.compile(r"""ConnectionClosedByBroker: \((?P<code>\d+)\) (['"])(?P<text>.*)\2""", re.DOTALL)
+_EXCHANGE = re.compile(r"exchange '(?P<name>.*)' in vhost '")
 _ALERT = re.compile(r"\[SSL: (?P<reason>\w*ALERT\w*)\]")
 _SIZES = re.compile(r"message size (?P<size>\d+) .*larger than\D*(?P<most>\d+)")
 
@@ -39,17 +40,30 @@ def declare_fault(error: BaseException, url: AmqpUrl) -> SinkError:
     return _fault(policy.of_rabbitmq(code, text, stage="declare"), text, url)
 
 
-def lost_fault(error: BaseException, url: AmqpUrl, unconfirmed: Iterable[Envelope]) -> SinkError:
-    """Why an open channel ended; everything ``unconfirmed`` may or may not have arrived."""
+def lost_fault(
+    error: BaseException, url: AmqpUrl, unconfirmed: Iterable[Envelope], *, exchanges: Iterable[str] = ()
+) -> SinkError:
+    """Why an open channel ended; everything ``unconfirmed`` may or may not have arrived.
+
+    The URL's exchange and ``exchanges`` were there when it was opened: another one is not gone, but was never there.
+    """
     code, text = _ending(error)
-    rule = policy.of_rabbitmq(code, text, stage="publishing")
+    was_there = _exchange(text, url) in (url.exchange, *exchanges)
+    rule = policy.of_rabbitmq(code, text, stage="publishing" if was_there else "declare")
     if rule.error is PublishRejected:
         return _too_large(text, unconfirmed)
     return _fault(rule, text, url)
 
 
 def _fault(rule: policy.Rule[SinkError], text: str, url: AmqpUrl, address: BrokerAddress | None = None) -> SinkError:
-    return rule.fault(text=text, user=url.user, vhost=url.vhost, exchange=url.exchange, address=address)
+    exchange = _exchange(text, url)
+    return rule.fault(text=text, user=url.user, vhost=url.vhost, exchange=exchange, address=address)
+
+
+def _exchange(text: str, url: AmqpUrl) -> str:
+    """The exchange that a sentence of the broker's is about."""
+    named = _EXCHANGE.search(text)
+    return named["name"] if named else url.exchange
 
 
 def _too_large(text: str, unconfirmed: Iterable[Envelope]) -> SinkError:

@@ -11,7 +11,7 @@ from pgevents.sink.amqp.url import parse
 
 
 async def open(url: str, options: SinkOptions) -> Sink:
-    """Raises ConfigError, SinkUnavailable or SinkRefused."""
+    """Raises ConfigError, SinkUnavailable or SinkRefused, such as ExchangeMissing."""
     if options.on_unroutable not in OUTCOMES:
         raise ConfigError(f"on-unroutable is {options.on_unroutable!r}, not one of {', '.join(OUTCOMES)}")
     if options.on_unroutable == "park" and options.park is None:
@@ -19,5 +19,5 @@ async def open(url: str, options: SinkOptions) -> Sink:
     # Every error of pika's reaches the user once, as one of ours.
     logging.getLogger("pika").setLevel(logging.CRITICAL)
     parsed = parse(url)
-    sink = AmqpSink(await open_link(parsed, declare=options.declare), parsed, options)
+    sink = AmqpSink(await open_link(parsed, declare=options.declare, exchanges=options.exchanges), parsed, options)
     return CarefulSink(sink, hold_s=options.hold_s, on_calm=options.on_calm) if options.on_calm else sink

@@ -1,4 +1,4 @@
-"""Publishes batches to an exchange and resolves each when the broker has confirmed and routed all of it.
+"""Publishes batches to exchanges and resolves each when the broker has confirmed and routed all of it.
 
 Batches are written at once, one behind the other, and confirmed by the broker in any order. When a message comes back
 unrouted and ``on_unroutable`` is ``wait``, nothing new is written until what is in flight is confirmed; then what
@@ -36,11 +36,12 @@ class Delivery:
 
 
 class AmqpSink:
-    """One channel in confirm mode to one exchange."""
+    """One channel in confirm mode, to the URL's exchange and those that addresses name."""
 
     def __init__(self, link: Link, url: AmqpUrl, options: SinkOptions) -> None:
         self._link = link
         self._url = url
+        self._exchanges = options.exchanges
         self._on_unroutable = options.on_unroutable
         self._framer = Framer(
             link.channel.channel_number, url.exchange, frame_max=link.frame_max, mandatory=url.mandatory
@@ -118,7 +119,9 @@ class AmqpSink:
 
     def _on_return(self, _channel: object, _method: object, properties: Any, _body: bytes) -> None:
         envelope = self._confirms.returned(properties.message_id)
-        if envelope is not None and self._on_unroutable == "wait" and not self._is_waiting:
+        if envelope is not None and envelope.address.is_optional:
+            self._warnings.optional(envelope, now=self._loop.time())
+        elif envelope is not None and self._on_unroutable == "wait" and not self._is_waiting:
             self._is_waiting = True
             self._unrouted = (envelope,)
             self._deadline = self._loop.call_later(self._hold_s, self._end_hold)
@@ -141,13 +144,16 @@ class AmqpSink:
             task.add_done_callback(self._parking.discard)
 
     async def _put_aside(self, park: Park, envelopes: Sequence[Envelope], confirmed: asyncio.Future[None]) -> None:
-        detail = f"no queue of exchange {self._url.exchange} was bound for it"
         try:
-            await park.add([Unpublished(each, Reason.NO_ROUTE, detail) for each in envelopes], sink=str(self))
+            await park.add([self._unrouted_for_good(each) for each in envelopes], sink=str(self))
         except SinkError as error:
             self._fail(confirmed, error)
         else:
             self._confirm(confirmed)
+
+    def _unrouted_for_good(self, envelope: Envelope) -> Unpublished:
+        exchange = envelope.address.exchange or self._url.exchange
+        return Unpublished(envelope, Reason.NO_ROUTE, f"no queue of exchange {exchange} was bound for it")
 
     def _review(self) -> None:
         """Everything in flight has landed: publish again what was not routed, or go on."""
@@ -212,7 +218,7 @@ class AmqpSink:
 
     def _go_on(self) -> None:
         passed, self._behind = self._behind, []
-        self._warnings.routed(sum(len(delivery.envelopes) for delivery in passed))
+        self._warnings.routed([envelope for delivery in passed for envelope in delivery.envelopes])
         for delivery in passed:
             if self._rejection:
                 self._fail(delivery.confirmed, self._rejection)
@@ -235,7 +241,7 @@ class AmqpSink:
         unconfirmed = [envelope for flight in self._confirms.open_flights for envelope in flight.envelopes]
         self._is_lost = True
         self._let_go()
-        self._stop(lost_fault(lost.result(), self._url, unconfirmed))
+        self._stop(lost_fault(lost.result(), self._url, unconfirmed, exchanges=self._exchanges))
 
     def _let_go(self) -> None:
         if not self._routed.done():

@@ -1,0 +1,72 @@
+"""The parts between an open stream and an open sink, put together as the settings say."""
+
+from functools import partial
+
+from pgevents.encoder import Encoder
+from pgevents.filters import TableFilter
+from pgevents.format import CodecContext, open_codec
+from pgevents.gate import Gate
+from pgevents.interfaces import Catalog, Sink
+from pgevents.lsn import NOWHERE, Lsn
+from pgevents.pipeline import Limits, Pipeline, Progress
+from pgevents.session import Stream, base_type, routing_key
+from pgevents.settings import Settings
+from pgevents.shape import Shape
+from pgevents.sift import Sift
+from pgevents.skip import Rulebook
+from pgevents.tally import Counts
+from pgevents.version import VERSION
+
+
+def pipeline_of(
+    settings: Settings,
+    opened: Stream,
+    sink: Sink,
+    progress: Progress,
+    *,
+    until: Lsn = NOWHERE,
+    book: Rulebook | None = None,
+    counts: Counts | None = None,
+) -> Pipeline:
+    """What the settings say, between an open stream and an open sink. ``book`` holds the skip rules."""
+    counts, book = counts or Counts(), book or Rulebook(settings.rules.skip)
+    return Pipeline(
+        source=opened.source,
+        decoder=opened.decoder,
+        gate=Gate(opened.identity, opened.start_lsn, sift=sift_of(settings, book, counts)),
+        shape=shape_of(settings, opened.catalog, encoder_of(settings, opened.database), counts),
+        sink=sink,
+        limits=Limits(
+            batch_events=settings.batch_events,
+            batch_bytes=settings.batch_bytes,
+            window=settings.window,
+            stall_timeout_s=settings.stall_timeout_s,
+            drain_timeout_s=settings.drain_timeout_s,
+            until=until,
+        ),
+        progress=progress,
+    )
+
+
+def sift_of(settings: Settings, book: Rulebook, counts: Counts) -> Sift:
+    keep = TableFilter(settings.tables, settings.exclude_tables)
+    return Sift(book, keep=keep, counts=counts, max_bytes=settings.look_ahead_bytes)
+
+
+def encoder_of(settings: Settings, database: str) -> Encoder:
+    """An encoder of every format, that of the settings where a route names none."""
+    codec_of = partial(open_codec, context=CodecContext(database, settings.slot, VERSION))
+    return Encoder(codec_of(settings.format), codec_of)
+
+
+def shape_of(settings: Settings, catalog: Catalog, encoder: Encoder, counts: Counts) -> Shape:
+    return Shape(
+        TableFilter(settings.tables, settings.exclude_tables),
+        routing_key(settings.sink),
+        encoder,
+        rules=settings.rules,
+        hash_key=settings.hash_key.encode(),
+        counts=counts,
+        base_type=partial(base_type, catalog),
+        is_enum=lambda oid: catalog.type(oid).is_enum,
+    )

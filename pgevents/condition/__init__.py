@@ -1,0 +1,6 @@
+"""Conditions in SQL, as a trigger author writes them in WHEN, compiled to closures over raw rows."""
+
+from pgevents.condition.condition import Condition
+from pgevents.condition.error import ConditionError, ConditionFailed, Unsent
+
+__all__ = ["Condition", "ConditionError", "ConditionFailed", "Unsent"]

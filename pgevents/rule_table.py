@@ -1,0 +1,152 @@
+"""One table of the configuration file, read key by key; what is wrong is said with the place where it stands."""
+
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from pgevents.errors import ConfigError
+from pgevents.filters import TableFilter
+from pgevents.mask import mask_value
+from pgevents.settings import nearest
+
+T = TypeVar("T")
+
+LONGEST_NAME = 100
+SHORTSTR_BYTES = 255
+"""The longest name of an exchange or a header, and the longest routing key, of AMQP 0-9-1."""
+
+
+class RuleTable:
+    """One ``[[kind]]`` of the file; ``position`` counts from 1.
+
+    Every method raises ConfigError for what cannot be.
+    """
+
+    def __init__(self, file: str, kind: str, position: int, given: Any) -> None:
+        self.place = f"{file} [[{kind}]] {position}"
+        self.name = f"{kind} {position}"
+        if not isinstance(given, dict):
+            raise ConfigError(f"{self.place}: it must be a table", hint=f"Write [[{kind}]] and its keys below it.")
+        self._given = given
+        if "name" in given:
+            self.name = self._checked_name()
+            self.place += f" ({self.name})"
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._given
+
+    def wrong(self, key: str, what: str, *, hint: str = "") -> ConfigError:
+        return ConfigError(f"{self.place}: {key}: {what}", hint=hint)
+
+    def refuse_unknown(self, known: Iterable[str]) -> None:
+        keys = ("name", *known)
+        for key in self._given:
+            if key not in keys:
+                hint = nearest(key, keys) or f"The keys are {', '.join(keys)}."
+                raise self.wrong(shown(key), "there is no such key", hint=hint)
+
+    def text(self, key: str, default: str = "", *, longest: int = 0) -> str:
+        """Text that is not empty, of at most ``longest`` bytes where that is not 0."""
+        value = self._given.get(key, default)
+        if not isinstance(value, str) or (key in self and not value):
+            raise self.wrong(key, "it must be text that is not empty")
+        if longest and len(value.encode("utf-8", "replace")) > longest:
+            raise self.wrong(key, f"it is longer than {longest} bytes")
+        return value
+
+    def checked(self, key: str, check: Callable[[str], T]) -> T | None:
+        """What ``check`` makes of the text of the key, None where it is left out."""
+        text = self.text(key)
+        try:
+            return check(text) if text else None
+        except ConfigError as error:
+            raise self.wrong(key, str(error), hint=error.hint) from error
+
+    def switch(self, key: str) -> bool:
+        value = self._given.get(key, False)
+        if not isinstance(value, bool):
+            raise self.wrong(key, "it must be true or false")
+        return value
+
+    def choice(self, key: str, choices: Iterable[str], default: str) -> str:
+        value = self._given.get(key, default)
+        self._check_choices(key, [value], list(choices))
+        return str(value)
+
+    def choices(self, key: str, choices: Iterable[str]) -> tuple[str, ...]:
+        """All of the choices where the key is left out."""
+        every = tuple(choices)
+        names = self.names(key) if key in self else every
+        self._check_choices(key, names, every)
+        return names
+
+    def _check_choices(self, key: str, values: Iterable[Any], choices: Iterable[str]) -> None:
+        for value in values:
+            if value not in choices:
+                said = shown(value) if isinstance(value, str) else "that"
+                near = nearest(value, choices) if isinstance(value, str) else ""
+                raise self.wrong(key, f"{said} is none of {', '.join(choices)}", hint=near)
+
+    def whole(self, key: str, lowest: int, highest: int) -> int | None:
+        """A whole number; None where the key is left out."""
+        if key not in self:
+            return None
+        value: int = self._given[key]
+        if type(value) is not int or not lowest <= value <= highest:
+            raise self.wrong(key, f"it must be a whole number from {lowest} to {highest}")
+        return value
+
+    def seconds(self, key: str, highest: int) -> float | None:
+        if key not in self:
+            return None
+        value: float = self._given[key]
+        if type(value) not in (int, float) or not 0 <= value <= highest:
+            raise self.wrong(key, f"it must be a number of seconds from 0 to {highest}")
+        return value
+
+    def names(self, key: str, *, may_be_empty: bool = False) -> tuple[str, ...]:
+        """A list of text; empty where the key is left out."""
+        value = self._given.get(key, [])
+        if not isinstance(value, list) or not all(isinstance(name, str) and name for name in value):
+            raise self.wrong(key, 'it must be a list of text that is not empty, such as ["public.orders"]')
+        if key in self and not value and not may_be_empty:
+            raise self.wrong(key, "the list is empty", hint="Leave the key out to say nothing.")
+        return tuple(value)
+
+    def tables(self) -> TableFilter:
+        return TableFilter(self.names("tables"), self.names("exclude_tables", may_be_empty=True))
+
+    def pairs(self, key: str) -> dict[str, Any]:
+        """The table of this key; empty where the key is left out."""
+        value = self._given.get(key, {})
+        if not isinstance(value, dict) or (key in self and not value):
+            raise self.wrong(key, "it must be a table that is not empty, such as { name = … }")
+        return value
+
+    def instant(self, key: str) -> str:
+        """A time as ``Begin.committed_at`` has it: ISO 8601 in UTC, microseconds; empty where the key is left out."""
+        time = _time(self._given[key]) if key in self else ""
+        if time is None:
+            raise self.wrong(key, "it must be a time with its zone, such as 2026-11-20T18:00:00Z")
+        return time
+
+    def _checked_name(self) -> str:
+        name = self._given["name"]
+        if not isinstance(name, str) or not 0 < len(name) <= LONGEST_NAME or not name.isprintable():
+            raise self.wrong("name", f"it must be printable text of 1 to {LONGEST_NAME} characters")
+        return name
+
+
+def _time(value: Any) -> str | None:
+    try:
+        time = datetime.fromisoformat(value) if isinstance(value, str) else value
+        if not isinstance(time, datetime) or time.tzinfo is None:
+            return None
+        return time.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+    except (ValueError, OverflowError):
+        return None
+
+
+def shown(value: str) -> str:
+    """Text as an error repeats it: a URL with a password may stand where it does not belong."""
+    return repr(mask_value(value))
