@@ -23,6 +23,7 @@ class Gate:
     through: at first the watermark, then the end of the last whole transaction, or a later keepalive's. What lies
     before the watermark was confirmed in an earlier run: when the server sends it again, it is let go of, a whole
     transaction at a time. ``resent`` counts those transactions. ``sift`` is what skip rules have to say.
+    ``skims``: row changes may be passed over for now, which spares decoding them.
     """
 
     def __init__(self, identity: str, end_lsn: Lsn = NOWHERE, *, sift: Sift | None = None) -> None:
@@ -34,18 +35,12 @@ class Gate:
         self._watermark = end_lsn
         self.end_lsn = end_lsn
         self.resent = 0
+        self.skims = False
 
     @property
     def inside(self) -> bool:
         """Whether a transaction has begun and not ended."""
         return self._transaction is not None
-
-    @property
-    def skims(self) -> bool:
-        """Whether row changes may be passed over for now, which spares decoding them."""
-        if self._transaction is None:
-            return False
-        return self._is_resent or (self._sift is not None and self._sift.is_dropping)
 
     def take_up(self, windows: tuple[SkipRule, ...]) -> None:
         """Skip rules that were added while the stream runs, all of them: from here on, also in mid-transaction."""
@@ -68,7 +63,12 @@ class Gate:
         change outside any transaction, GapDetected for one across the watermark.
         """
         if type(item) is Change:
-            return () if self._is_resent else self._taken(item)
+            if self._is_resent:
+                return ()
+            if self._transaction is not None and (self._sift is None or self._sift.lets_through):
+                self._seq += 1
+                return ((item, self._transaction, self._seq),)
+            return self._taken(item)
         match item:
             case Begin():
                 self._begin(item)
@@ -101,11 +101,13 @@ class Gate:
         )
         # As PostgreSQL decides it: records do not overlap, so a commit that starts before an end LSN ends by then.
         self._is_resent = commit_lsn < self._watermark
+        self.skims = self._is_resent
         if self._sift is not None and not self._is_resent:
             self._sift.begin(begin, self._transaction)
+            self.skims = self._sift.is_dropping
 
     def _commit(self, end_lsn: Lsn) -> Sequence[Numbered]:
-        self._transaction = None
+        self._transaction, self.skims = None, False
         if not self._is_resent:
             self.end_lsn = end_lsn
             return self._sift.commit() if self._sift is not None else ()
@@ -124,7 +126,9 @@ class Gate:
         numbered = self._number(item)
         if self._sift is None or self._sift.lets_through:
             return (numbered,)
-        return self._sift.take(numbered)
+        taken = self._sift.take(numbered)
+        self.skims = self._sift.is_dropping
+        return taken
 
     def _number(self, item: Change | Relation | LogicalMessage) -> Numbered:
         if self._transaction is None:

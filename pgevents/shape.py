@@ -151,12 +151,13 @@ class Shape:
         rules, schema, table = self._rules, relation.schema, relation.name
         oids = {name: self._base_type(oid) for name, oid in relation.columns}
         types = ColumnTypes(oids, frozenset(filter(self._is_enum, oids.values())))
+        filters = tuple(rule for rule in rules.filter if rule.tables(schema, table))
         return _Plan(
             layout=layout_of(relation, bind_columns(rules.columns, relation, self._hash_key)),
             types=types,
-            filters={op: bind_filters(rules.filter, relation, op, types) for op in _ROWS},
+            filters={op: bind_filters(filters, relation, op, types) for op in _ROWS},
             routes={op: _planned(self._router, relation, op, types) for op in (*_ROWS, "truncate")},
-            truncate_filter=takes_operation(rules.filter, schema, table, "truncate"),
+            truncate_filter=takes_operation(filters, schema, table, "truncate"),
         )
 
     def _lane_route(self, lane: Lane, plan: _Plan, relation: Relation, op: str) -> Route | Decide:

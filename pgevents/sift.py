@@ -89,7 +89,9 @@ class Sift:
         return self._ruling
 
     def passes_over(self, outline: Outline, seq: int) -> bool:
-        """Whether the change is neither published nor looked at; it is counted then."""
+        """Whether the change is neither published nor looked at; it is counted then. Not while rules have changed."""
+        if self.book.windows is not self._windows:
+            return False
         if not self._is_kept((outline.schema, outline.table)):
             return True
         if not self._covers(outline):

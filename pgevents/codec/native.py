@@ -10,7 +10,7 @@ def open(_context: CodecContext) -> "NativeCodec":
     return NativeCodec()
 
 
-_DETAILED = ("message", "skip", "summary")
+_DETAILED = frozenset({"message", "skip", "summary"})
 """Operations that say more, under their own name as in Event."""
 
 
@@ -21,7 +21,7 @@ class NativeCodec:
     operations = frozenset({"insert", "update", "delete", "truncate", "message", "skip", "summary"})
 
     def encode(self, event: Event) -> bytes:
-        id_, op, schema, table, key, new, old, whole, changed, missing, transaction, seq, *_ = event
+        id_, op, schema, table, key, new, old, whole, changed, missing, transaction, seq, _, _, _ = event
         _, xid, lsn, committed_at, _, origin, _ = transaction
         document = {
             "v": VERSION,

@@ -144,7 +144,7 @@ def test_a_malformed_mark_is_reported_and_stops_nothing(
     )
 
     assert ids(recording.equal_events(rules=rules(MARKED))) == [1]
-    assert caplog.messages.count("a mark was not obeyed") == len(BOTH)
+    assert caplog.messages.count("a malformed mark was not obeyed") == len(BOTH)
 
 
 def test_a_mark_outside_any_transaction_marks_nothing(recording: Recording) -> None:
