@@ -36,7 +36,8 @@ class SkipRule:
     ``rows``: more changed rows than this in one transaction, of one table that ``tables`` matches where that is set,
     else in all. A window matches by ``xid``, by commit LSN from ``first`` up to and with ``last``, or by commit time,
     ISO 8601 in UTC as ``Begin.committed_at``, from ``since`` up to ``until``, either of which may be left out.
-    ``exchange`` and ``routing_key`` are those of the slow lane.
+    ``exchange`` and ``routing_key`` are those of the slow lane. ``push_down``: the plug-in is told to leave the
+    origin's transactions out where it can, of which nothing is left then, not even a record.
     """
 
     name: str
@@ -53,6 +54,7 @@ class SkipRule:
     until: str = ""
     exchange: str = ""
     routing_key: str = ""
+    push_down: bool = False
 
     @property
     def is_window(self) -> bool:
@@ -126,3 +128,8 @@ class Rules:
     filter: tuple[FilterRule, ...] = ()
     columns: tuple[ColumnRule, ...] = ()
     route: tuple[RouteRule, ...] = ()
+
+    @property
+    def pushed_origins(self) -> tuple[str, ...]:
+        """The origins that the plug-in is to leave out."""
+        return tuple(rule.origin for rule in self.skip if rule.push_down)

@@ -66,6 +66,7 @@ def _skip(rule: SkipRule) -> Iterator[tuple[str, Any]]:
     yield "lsn", f"{rule.first}..{rule.last}" if rule.last else ""
     for key in ("since", "until", "action", "reason", "exchange", "routing_key"):
         yield key, getattr(rule, key)
+    yield "push_down", rule.push_down
 
 
 def _change(rule: FilterRule | RouteRule) -> Iterator[tuple[str, Any]]:

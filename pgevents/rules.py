@@ -24,7 +24,7 @@ _TESTS = ("marked", "origin", "rows", "xid", "lsn", "since", "until")
 _TABLES = ("tables", "exclude_tables")
 _COLUMN_LISTS = ("include", "exclude", "mask", "hash")
 
-SKIP_KEYS = (*_TESTS, *_TABLES, "action", "reason", "exchange", "routing_key")
+SKIP_KEYS = (*_TESTS, *_TABLES, "action", "reason", "exchange", "routing_key", "push_down")
 FILTER_KEYS = (*_TABLES, "operations", "when", "on_missing", "drop_unchanged", "ignore")
 COLUMN_KEYS = (*_TABLES, *_COLUMN_LISTS, "truncate")
 ROUTE_KEYS = (
@@ -92,7 +92,15 @@ def _skip_rule(table: RuleTable) -> SkipRule:
         until=_until(table),
         exchange=exchange,
         routing_key=routing_key,
+        push_down=_push_down(table, action),
     )
+
+
+def _push_down(table: RuleTable, action: Action) -> bool:
+    wanted = table.switch("push_down")
+    if wanted and not ("origin" in table and action is Action.DROP):
+        raise table.wrong("push_down", "a plug-in can only drop the transactions of an origin", hint="Leave it out.")
+    return wanted
 
 
 def _check_tests(table: RuleTable) -> None:

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -20,7 +20,7 @@ from pgevents.lsn import NOWHERE, Lsn
 from pgevents.park import ParkFile
 from pgevents.park import check as check_park
 from pgevents.poison import Parking, Poison, Sieve
-from pgevents.postgres import quoted
+from pgevents.postgres import Sql, quoted
 from pgevents.routing import DEFAULT_TEMPLATE, RoutingKey, exchanges
 from pgevents.settings import Settings
 from pgevents.source.acknowledgement import Keep, forget
@@ -52,7 +52,9 @@ _WAL2JSON_OPTIONS = {
     "include-pk": "1",
     "numeric-data-types-as-string": "1",
 }
-_OPTIONAL = ("numeric-data-types-as-string", "include-pk", "include-origin")
+_OPTIONAL = ("numeric-data-types-as-string", "include-pk", "include-origin", "filter-origins")
+
+_ORIGINS = "select roident::int, roname from pg_catalog.pg_replication_origin"
 
 _PGOUTPUT_MESSAGES_SINCE = 140_000
 
@@ -165,6 +167,7 @@ async def open_stream(
     identity: str = "",
     temporary: bool = False,
     read_only: bool = False,
+    without_origins: Sequence[str] = (),
 ) -> Stream:
     """Connect and begin streaming. Raises SourceError.
 
@@ -173,11 +176,14 @@ async def open_stream(
 
     ``identity`` is the server's, where it is known: another one is not streamed from.
     ``temporary`` first creates the slot for as long as the connection lasts; ``read_only`` never acknowledges.
+    ``without_origins`` are left out by the server where the plug-in can: wal2json, of origins that are there.
     """
     session = await in_thread(connect_session, dsn)
     try:
         _check_identity(session, identity)
         options = plugin_options(session, plugin, publication)
+        if plugin == "wal2json" and without_origins:
+            options |= await in_thread(_origin_filter, dsn, without_origins)
         cursor = await in_thread(_start, session, slot, plugin, options, temporary=temporary)
     except PGEventsError:
         session.connection.close()
@@ -202,6 +208,13 @@ async def open_stream(
         start_lsn=start_lsn,
         database=session.connection.info.dbname,
     )
+
+
+def _origin_filter(dsn: str, names: Sequence[str]) -> dict[str, str]:
+    """wal2json's option, which takes numbers."""
+    with Sql(dsn) as sql:
+        numbers = [number for number, name in sql.rows(_ORIGINS) if name in names]
+    return {"filter-origins": ",".join(map(str, numbers))} if numbers else {}
 
 
 def _check_identity(session: Session, identity: str) -> None:

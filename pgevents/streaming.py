@@ -67,10 +67,8 @@ class Streaming:
         self.state = open_state(settings)
         nack_limit = settings.nack_limit if settings.on_poison == "park" else None
         self.poison = Poison(nack_limit=nack_limit, by_rule=any(rule.parks for rule in settings.rules.skip))
-        self.windows, self.book = (
-            WindowFile(Path(settings.skips) if settings.skips else path_of(settings)),
-            Rulebook(settings.rules.skip),
-        )
+        self.windows = WindowFile(Path(settings.skips) if settings.skips else path_of(settings))
+        self.book = Rulebook(settings.rules.skip)
 
     @property
     def kept_lsn(self) -> Lsn:
@@ -208,6 +206,7 @@ class Streaming:
             idle_interval_s=kept.state.idle_interval_s,
             identity=kept.watermark.identity,
             read_only=self.dry_run,
+            without_origins=self.settings.rules.pushed_origins,
         )
 
     def _announce(self, opened: Stream, report: SlotReport, sink: Sink) -> None:

@@ -103,11 +103,17 @@ class Recording:
 
     async def _stream(self, plugin: str, sink: CollectingSink, **settings: Any) -> None:
         until = resolve_lsn(self.role_dsn, "now")
+        made = Settings(**settings)
         opened = await open_stream(
-            self.role_dsn, slot=self.slot(plugin), plugin=plugin, publication=self.publication, read_only=True
+            self.role_dsn,
+            slot=self.slot(plugin),
+            plugin=plugin,
+            publication=self.publication,
+            read_only=True,
+            without_origins=made.rules.pushed_origins,
         )
         try:
-            pipeline = pipeline_of(Settings(**settings), opened, sink, Progress(), until=until)
+            pipeline = pipeline_of(made, opened, sink, Progress(), until=until)
             await pipeline.run(asyncio.Event())
         finally:
             await opened.close()

@@ -517,14 +517,28 @@ def test_the_commands_on_the_page_run(tmp_path: Path) -> None:
 
 def test_an_origin_is_set_up_as_the_page_says(recording: Recording, request: pytest.FixtureRequest) -> None:
     request.addfinalizer(lambda: recording.run("SELECT pg_replication_origin_drop('bulk')"))
-    [rule] = [text for text in blocks("toml") if "origin" in text]
+    plain, pushed = [text for text in blocks("toml") if "origin" in text]
 
     recording.run(f"{blocks('sql')[1]} {FILL.format(1, 30)}")
 
-    assert counted(recording.equal_events(rules=rules(rule))) == {"orders": {"insert": 30}}
+    assert counted(recording.equal_events(rules=rules(plain))) == {"orders": {"insert": 30}}
+    assert recording.events("wal2json", rules=rules(pushed)) == []
 
 
 def test_the_record_on_the_page_is_an_event() -> None:
     [record] = blocks("json")
 
     check(record.encode())
+
+
+def test_an_origin_that_is_pushed_down_leaves_nothing_at_all(recording: Recording, origin: str) -> None:
+    rule = f'[[skip]]\norigin = "{origin}"\npush_down = true\n'
+    recording.run(
+        f"SELECT pg_replication_origin_session_setup('{origin}'); {FILL.format(1, 30)}",
+        "SELECT pg_replication_origin_session_reset(); INSERT INTO orders VALUES (1000, 'an order')",
+    )
+
+    pushed = recording.events("wal2json", rules=rules(rule))
+
+    assert [event["op"] for event in pushed] == ["insert"]
+    assert [event["op"] for event in recording.events("pgoutput", rules=rules(rule))] == ["skip", "insert"]
