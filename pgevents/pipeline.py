@@ -14,6 +14,7 @@ from pgevents.batch import Batch, Cutter
 from pgevents.errors import PGEventsError, SinkStalled
 from pgevents.gate import Gate
 from pgevents.interfaces import Decoder, Sink, Source
+from pgevents.look_ahead import Numbered
 from pgevents.lsn import NOWHERE, Lsn
 from pgevents.shape import Shape
 from pgevents.wal import Keepalive, RawMessage
@@ -57,6 +58,7 @@ class Pipeline:
     progress: Progress
     cutter: Cutter = field(init=False)
     _given_up: int = 0
+    _refused: PGEventsError | None = None
     _ends_at: float | None = None
     _reading: asyncio.Timeout | None = None
     _settling: asyncio.Timeout | None = None
@@ -71,7 +73,7 @@ class Pipeline:
     async def run(self, stop: asyncio.Event) -> None:
         """Stream until ``stop`` is set, or ``limits.until`` reached, and everything read is confirmed.
 
-        Raises the first PGEventsError of source, decoder or sink; SinkStalled when the sink confirms nothing
+        Raises the first PGEventsError of source, decoder, rules or sink; SinkStalled when the sink confirms nothing
         for ``stall_timeout_s``, or is not done ``drain_timeout_s`` after ``stop``.
         """
         window: Window = asyncio.Queue(self.limits.window)
@@ -84,6 +86,8 @@ class Pipeline:
             raise group.exceptions[0] from None
         finally:
             stopping.cancel()
+        if self._refused is not None:
+            raise self._refused
 
     async def _pump(self, window: Window) -> None:
         while messages := await self._read():
@@ -91,7 +95,7 @@ class Pipeline:
                 self.progress.published += len(batch.envelopes)
                 # Filtered counts as delivered: a batch without envelopes needs no confirmation.
                 await window.put((self.sink.publish(batch) if batch.envelopes else None, batch))
-            if self._reached():
+            if self._refused is not None or self._reached():
                 break
         await window.put(None)
 
@@ -122,25 +126,36 @@ class Pipeline:
     def _batches(self, messages: Sequence[RawMessage | Keepalive]) -> Iterator[Batch]:
         """Full batches, then what is left: no event waits for the next one.
 
-        Once told to stop, only up to the end of a transaction: under load every read may end inside the next.
+        Once told to stop, only up to the end of a transaction: under load every read may end inside the next. What
+        comes before a message that cannot be decoded, or a change that no rule can decide on, is still published.
         """
         gate, shape, cutter = self.gate, self.shape, self.cutter
-        decode, skim, admit = self.decoder.decode, self.decoder.skim, gate.admit
-        for message in messages:
-            if isinstance(message, Keepalive):
-                gate.keepalive(message.wal_end)
-            elif gate.skims and (outline := skim(message)) is not None and gate.passes_over(outline):
-                continue
-            elif (item := decode(message)) is not None:
+        admitted, end_lsn = self._admitted, gate.end_lsn
+        try:
+            for message in messages:
                 # What is let go of with a commit was held before it: all of it must be in before its LSN may be.
                 end_lsn = gate.end_lsn
-                for numbered in admit(item):
+                for numbered in admitted(message):
                     for envelope in shape(numbered):
                         if cutter.add(envelope):
                             yield from self._cut(end_lsn)
-            if (self._ends_at is not None and not gate.inside) or (self.limits.until and self._reached()):
-                break
-        yield from self._cut(gate.end_lsn)
+                if (self._ends_at is not None and not gate.inside) or (self.limits.until and self._reached()):
+                    break
+        except PGEventsError as error:
+            self._refused = error
+            yield from self._cut(end_lsn)
+        else:
+            yield from self._cut(gate.end_lsn)
+
+    def _admitted(self, message: RawMessage | Keepalive) -> Sequence[Numbered]:
+        gate = self.gate
+        if isinstance(message, Keepalive):
+            gate.keepalive(message.wal_end)
+            return ()
+        if gate.skims and (outline := self.decoder.skim(message)) is not None and gate.passes_over(outline):
+            return ()
+        item = self.decoder.decode(message)
+        return () if item is None else gate.admit(item)
 
     def _cut(self, end_lsn: Lsn) -> Iterator[Batch]:
         batch = self.cutter.cut(end_lsn)

@@ -86,7 +86,7 @@ class ColumnRule:
     """What becomes of the columns of ``tables``. An empty ``include`` means every column.
 
     ``mask`` replaces a value by ``***``, ``hash`` by an HMAC-SHA-256 in hex, ``truncate`` cuts text to so many
-    characters. NULL stays NULL.
+    characters. NULL stays NULL. ``allow_missing``: columns may be named that no table has any more.
     """
 
     name: str
@@ -96,6 +96,7 @@ class ColumnRule:
     mask: frozenset[str] = frozenset()
     hash: frozenset[str] = frozenset()
     truncate: dict[str, int] = field(default_factory=dict)
+    allow_missing: bool = False
 
 
 @dataclass(frozen=True, slots=True)

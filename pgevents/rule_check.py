@@ -119,9 +119,8 @@ class Check:
 
     def column(self, rule: ColumnRule) -> None:
         matching = self._matching(rule.tables)
-        for key in ("include", "exclude", "mask", "hash"):
-            _check_columns(f"[[columns]] {rule.name}: {key}", getattr(rule, key), matching)
-        _check_columns(f"[[columns]] {rule.name}: truncate", rule.truncate, matching)
+        for key in () if rule.allow_missing else ("include", "exclude", "mask", "hash", "truncate"):
+            _check_columns(f"[[columns]] {rule.name}: {key}", getattr(rule, key), matching, hint=_FORMER)
         for table in matching:
             for name in rule.truncate:
                 if name in table.types and name not in table.texts:
@@ -176,12 +175,20 @@ def _unsent_new(
         )
 
 
-def _check_columns(place: str, columns: Iterable[str], matching: Sequence[Table]) -> None:
+# Who takes a name out that is there no more publishes what was written while it was.
+_FORMER = (
+    "If it was renamed or dropped, changes from before may still wait: name both, and say allow_missing = true "
+    "in the rule."
+)
+
+
+def _check_columns(place: str, columns: Iterable[str], matching: Sequence[Table], *, hint: str = "") -> None:
     known = {name for table in matching for name in table.types}
     for column in sorted(columns) if matching else ():
         if column not in known:
             where = str(matching[0]) if len(matching) == 1 else f"any of the {len(matching)} tables it matches"
-            raise ConfigError(f"{place}: there is no column {column} in {where}", hint=nearest(column, known))
+            said = f"{nearest(column, known)} {hint}".strip()
+            raise ConfigError(f"{place}: there is no column {column} in {where}", hint=said)
 
 
 def _some(tables: Iterable[Table]) -> str:

@@ -26,7 +26,7 @@ _COLUMN_LISTS = ("include", "exclude", "mask", "hash")
 
 SKIP_KEYS = (*_TESTS, *_TABLES, "action", "reason", "exchange", "routing_key", "push_down")
 FILTER_KEYS = (*_TABLES, "operations", "when", "on_missing", "drop_unchanged", "ignore")
-COLUMN_KEYS = (*_TABLES, *_COLUMN_LISTS, "truncate")
+COLUMN_KEYS = (*_TABLES, *_COLUMN_LISTS, "truncate", "allow_missing")
 ROUTE_KEYS = (
     *(*_TABLES, "operations", "when", "on_missing"),
     *("exchange", "routing_key", "headers", "priority", "expiration", "format", "compression"),
@@ -184,7 +184,8 @@ def _column_rule(table: RuleTable) -> ColumnRule:
     if not truncate and not any(named.values()):
         raise table.wrong("rule", "it changes nothing", hint="Give include, exclude, mask, hash or truncate.")
     _check_columns(table, {**named, "truncate": frozenset(truncate)})
-    return ColumnRule(table.name, table.tables(), **named, truncate=dict(truncate))
+    allow_missing = table.switch("allow_missing")
+    return ColumnRule(table.name, table.tables(), **named, truncate=dict(truncate), allow_missing=allow_missing)
 
 
 def _check_columns(table: RuleTable, named: Mapping[str, frozenset[str]]) -> None:

@@ -271,6 +271,11 @@ class Sift:
         ruling, tally = self._ruling, self._tally
         if ruling is None or not (tally or ruling.rule.marked):
             return
+        if not tally:
+            logger.warning(
+                "a mark names tables in which nothing was changed",
+                extra={"xid": self._begin.xid, "reason": ruling.reason, "by": ruling.by},
+            )
         self._log(ruling)
         if ruling.action in _RECORDED:
             self._counts.skipped(ruling.rule.name, tally.total())

@@ -40,8 +40,12 @@ class _Parser(Reader):
         self._depth += 1
         if self._depth > MAX_DEPTH:
             raise self._refusal(self._token.start, f"it is nested more than {MAX_DEPTH} deep")
-        node = self._prefix()
+        node, links = self._prefix(), 0
         while (level := self._level()) >= lowest and level:
+            links += 1
+            if links > MAX_DEPTH:
+                hint = "Write x IN (1, 2, 3) for x = 1 OR x = 2 OR x = 3, or make it several filters."
+                raise self._refusal(self._token.start, f"it has more than {MAX_DEPTH} parts in a row", hint=hint)
             node = self._infix(node, level)
         self._depth -= 1
         return node

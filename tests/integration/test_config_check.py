@@ -281,6 +281,16 @@ def test_the_command_says_what_it_checked(check: Checking, database: str) -> Non
     assert check(rule.replace("emial", "email"), "--dsn", database).endswith("can be used, and fits the database\n")
 
 
+def test_the_former_name_of_a_column_may_be_kept(check: Checking, database: str) -> None:
+    rule = '[[columns]]\ntables = ["users"]\nexclude = ["email", "password"]'
+
+    with pytest.raises(ConfigError, match="there is no column password") as refused:
+        check(rule, "--dsn", database)
+
+    assert "allow_missing = true" in refused.value.hint
+    assert check(f"{rule}\nallow_missing = true", "--dsn", database).endswith("can be used, and fits the database\n")
+
+
 def test_the_command_prints_warnings(check: Checking, database: str) -> None:
     rule = "[[skip]]\nrows = 5\ntables = ['zzz.*']\n[[skip]]\nrows = 6\ntables = ['zzz.*']"
 

@@ -30,7 +30,7 @@ def users(*columns: tuple[str, int], key: tuple[str, ...] = ("id",)) -> Relation
 
 
 def rule(name: str = "columns 1", *, tables: str = "public.users", **what: Any) -> ColumnRule:
-    lists = {word: frozenset(names) for word, names in what.items() if word != "truncate"}
+    lists: dict[str, Any] = {word: frozenset(names) for word, names in what.items() if word != "truncate"}
     return ColumnRule(name, TableFilter([tables]), **lists, truncate=what.get("truncate", {}))
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pgevents.errors import DecodeError, SinkStalled, SinkUnavailable
+from pgevents.errors import DecodeError, RuleFailed, SinkStalled, SinkUnavailable
 from pgevents.lsn import Lsn
 from pgevents.pipeline import Limits, Progress
 from pgevents.testing import (
@@ -228,6 +228,23 @@ def test_a_change_outside_a_transaction_stops_the_stream() -> None:
 
 
 @pytest.mark.fault("I15")
+@pytest.mark.parametrize("chunk", [1, 4, 100])
+def test_what_comes_before_a_change_that_no_rule_can_decide_on_is_confirmed_and_acknowledged(chunk: int) -> None:
+    server = MemoryServer([*transactions([2, 1]), *transactions([0, 0, 1], table=2)[2:]])
+    sink = MemorySink()
+
+    def keep(_: str, table: str) -> bool:
+        if table == "noise":
+            raise RuleFailed("a filter cannot decide")
+        return True
+
+    with pytest.raises(RuleFailed):
+        run(server.connect(chunk=chunk), sink, until=310, keep=keep)
+
+    assert ids(sink) == expected_ids([2, 1])
+    assert server.confirmed_flush_lsn == 210
+
+
 def test_the_window_bounds_what_is_in_flight() -> None:
     server, sink = MemoryServer(transactions([1] * 50)), MemorySink(confirms=False)
 
