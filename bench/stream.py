@@ -111,10 +111,12 @@ class StreamProcess:
         return line
 
 
-def stream_once(servers: Servers, backlog: Backlog, slot: str, sink: str, *options: str) -> StreamRun:
+def stream_once(
+    servers: Servers, backlog: Backlog, slot: str, sink: str, *options: str, state: str = STATE_FILE
+) -> StreamRun:
     """Stream the whole backlog with more ``options``. Raises WrongRun unless it was acknowledged to its end."""
     source = ("--dsn", servers.dsn, "--slot", slot, "--until-lsn", str(backlog.until))
-    with StreamProcess(servers.folder, *source, "--sink", sink, *options) as stream:
+    with StreamProcess(servers.folder, *source, "--sink", sink, *options, state=state) as stream:
         stream.await_ready()
         run = stream.finish()
     if confirmed_flush(servers.database, slot) < backlog.until:

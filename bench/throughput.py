@@ -9,14 +9,14 @@ from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 
-from bench.backlog import Backlog, confirmed_flush, copied_slot
+from bench.backlog import Backlog, copied_slot
 from bench.ceiling import measure_ceiling
 from bench.fault import WrongRun
 from bench.recvlogical import options_of, replay
 from bench.report import THROUGHPUT_HEAD, Section, Target, throughput_line
 from bench.run import Run
 from bench.servers import Servers
-from bench.stream import STATE_FILE, StreamProcess, StreamRun
+from bench.stream import STATE_FILE, StreamRun, stream_once
 
 BROKER_RATIO = 0.55
 NULL_RATIO = 0.65
@@ -26,14 +26,9 @@ Say = Callable[[str], None]
 
 def stream_backlog(servers: Servers, backlog: Backlog, slot: str, sink: str, *, state: str = STATE_FILE) -> StreamRun:
     """Stream the whole backlog. Raises WrongRun unless every change was confirmed, and none twice."""
-    arguments = ("--dsn", servers.dsn, "--slot", slot, "--sink", sink, "--until-lsn", str(backlog.until))
-    with StreamProcess(servers.folder, *arguments, state=state) as stream:
-        stream.await_ready()
-        run = stream.finish()
+    run = stream_once(servers, backlog, slot, sink, state=state)
     if run.confirmed != backlog.changes:
         raise WrongRun(f"{run.confirmed} events were confirmed, of {backlog.changes} changes")
-    if confirmed_flush(servers.database, slot) < backlog.until:
-        raise WrongRun(f"the stream ended before it had acknowledged {backlog.until}")
     return run
 
 

@@ -1,12 +1,13 @@
 """The parts between an open stream and an open sink, put together as the settings say."""
 
+from collections.abc import Callable
 from functools import partial
 
 from pgevents.encoder import Encoder
 from pgevents.filters import TableFilter
 from pgevents.format import CodecContext, open_codec
 from pgevents.gate import Gate
-from pgevents.interfaces import Catalog, Sink
+from pgevents.interfaces import Catalog, Codec, Sink
 from pgevents.lsn import NOWHERE, Lsn
 from pgevents.pipeline import Limits, Pipeline, Progress
 from pgevents.session import Stream, base_type, routing_key
@@ -55,8 +56,13 @@ def sift_of(settings: Settings, book: Rulebook, counts: Counts) -> Sift:
 
 def encoder_of(settings: Settings, database: str) -> Encoder:
     """An encoder of every format, that of the settings where a route names none."""
-    codec_of = partial(open_codec, context=CodecContext(database, settings.slot, VERSION))
+    codec_of = codec_opener(settings, database)
     return Encoder(codec_of(settings.format), codec_of)
+
+
+def codec_opener(settings: Settings, database: str) -> Callable[[str], Codec]:
+    """What opens the codec of a format by its name."""
+    return partial(open_codec, context=CodecContext(database, settings.slot, VERSION))
 
 
 def shape_of(settings: Settings, catalog: Catalog, encoder: Encoder, counts: Counts) -> Shape:

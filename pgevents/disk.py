@@ -1,7 +1,8 @@
-"""What the errors of a disk mean to an operator. Pure but for the words, which are the system's."""
+"""A file replaced so that a crash leaves the old one or the new; what the errors of a disk mean to an operator."""
 
 import errno
 import os
+from pathlib import Path
 
 # What passes without anybody changing what we were told: room is made, a file server comes back, files are closed.
 _PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE}
@@ -30,3 +31,21 @@ def words(error: OSError) -> str:
 def advice(error: OSError) -> str:
     """What an operator can do; empty where nothing is known."""
     return _ADVICE.get(error.errno or 0, "")
+
+
+def replace(path: Path, text: bytes) -> None:
+    """Have the file hold ``text``; returns once that would survive a crash. Blocks; raises OSError.
+
+    Until then the old file stands, whole. One writer at a time.
+    """
+    beside = path.with_name(f".{path.name}.new")
+    with beside.open("wb") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

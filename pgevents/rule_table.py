@@ -142,9 +142,14 @@ def _time(value: Any) -> str | None:
         time = datetime.fromisoformat(value) if isinstance(value, str) else value
         if not isinstance(time, datetime) or time.tzinfo is None:
             return None
-        return time.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+        return timestamp(time)
     except (ValueError, OverflowError):
         return None
+
+
+def timestamp(moment: datetime) -> str:
+    """As ``Begin.committed_at`` is written, so that the two compare as text. Raises OverflowError."""
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 def shown(value: str) -> str:

@@ -12,9 +12,10 @@ from pgevents.errors import ConfigError
 from pgevents.flags import AS_JSON, Commands, takes
 from pgevents.lsn import NOWHERE, Lsn
 from pgevents.rule import SkipRule
+from pgevents.rule_table import timestamp
 from pgevents.rules import FIRST_XID, MAX_XID, parse_rules
 from pgevents.terminal import as_text, resolution_of, say
-from pgevents.window import ACTIONS, Window, WindowFile, path_of, timestamp
+from pgevents.window import ACTIONS, Window, WindowFile, path_of
 
 MAX_REASON = 1000
 

@@ -19,6 +19,7 @@ from typing import Any
 from pgevents import disk
 from pgevents.errors import ConfigError, StateError, StateRefused, StateUnavailable
 from pgevents.rule import Action, SkipRule
+from pgevents.rule_table import timestamp
 from pgevents.rules import parse_rules
 from pgevents.settings import Settings, nearest
 
@@ -148,17 +149,7 @@ class WindowFile:
         import orjson  # every command that has settings imports this module
 
         document = {"version": VERSION, "windows": [_row(window) for window in windows]}
-        beside = self.path.with_name(f".{self.path.name}.new")
-        with beside.open("wb") as file:
-            file.write(orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(self.path)
-        folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        disk.replace(self.path, orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
 
 
 def path_of(settings: Settings, config: str | None = None) -> Path:
@@ -167,11 +158,6 @@ def path_of(settings: Settings, config: str | None = None) -> Path:
         return Path(config or "").parent / f"pgevents-{settings.slot}.skips.json"
     state = Path(settings.state.removeprefix("file:"))
     return state.with_name(f"{state.name.removesuffix('.json').removesuffix('.state')}.skips.json")
-
-
-def timestamp(moment: datetime) -> str:
-    """As ``Begin.committed_at`` is written, so that the two compare as text."""
-    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 def _new_name(taken: set[str]) -> str:

@@ -2,9 +2,8 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from functools import partial
 
-from pgevents.assembly import shape_of, sift_of
+from pgevents.assembly import codec_opener, shape_of, sift_of
 from pgevents.encoder import Encoder
 from pgevents.errors import RuleFailed
 from pgevents.event import Envelope, Event
@@ -12,7 +11,6 @@ from pgevents.explain.contest import Contest
 from pgevents.explain.recording import Excerpt, Head
 from pgevents.explain.verdict import ChangeVerdict, Outcome, TransactionVerdict, Where
 from pgevents.filters import TableFilter
-from pgevents.format import CodecContext, open_codec
 from pgevents.gate import Gate
 from pgevents.look_ahead import Item, Numbered
 from pgevents.lsn import NOWHERE, Lsn
@@ -24,7 +22,6 @@ from pgevents.session import decoder_of
 from pgevents.settings import Settings
 from pgevents.skip import Rulebook
 from pgevents.tally import Counts, Skipped, Summary
-from pgevents.version import VERSION
 from pgevents.wal import Begin, Change, Commit, LogicalMessage, Outline, RawMessage, Relation, Truncate, WalItem
 
 
@@ -199,7 +196,7 @@ class Witness(Encoder):
     """An encoder that remembers the event it encoded last, masked as it is by then, and the route it took."""
 
     def __init__(self, settings: Settings, head: Head) -> None:
-        codec_of = partial(open_codec, context=CodecContext(head.database, settings.slot, VERSION))
+        codec_of = codec_opener(settings, head.database)
         super().__init__(codec_of(settings.format), codec_of)
         self.seen: tuple[Event, Route] | None = None
 

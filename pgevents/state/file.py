@@ -1,6 +1,5 @@
 """The watermark in a file, replaced as a whole and synced: after a crash it holds the old one or the new one."""
 
-import os
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,7 +43,8 @@ class FileState:
             kept = self.load()
             if kept is not None and not watermark.follows(kept):
                 raise overtaken(watermark.slot)
-            self._replace(written(watermark, saved_at=datetime.now(UTC).isoformat(timespec="milliseconds")))
+            saved_at = datetime.now(UTC).isoformat(timespec="milliseconds")
+            disk.replace(self._path, written(watermark, saved_at=saved_at))
         except OSError as error:
             raise _fault(error, self._path) from error
         finally:
@@ -55,19 +55,6 @@ class FileState:
 
     def __str__(self) -> str:
         return str(self._path)
-
-    def _replace(self, text: bytes) -> None:
-        beside = self._path.with_name(f".{self._path.name}.new")
-        with beside.open("wb") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(self._path)
-        folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 def _fault(error: OSError, path: Path) -> StateError:

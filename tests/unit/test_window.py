@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from pgevents.errors import ConfigError, StateRefused
 from pgevents.lsn import Lsn
 from pgevents.rule import Action, SkipRule
+from pgevents.rule_table import timestamp
 from pgevents.settings import Settings
-from pgevents.window import WindowFile, path_of, timestamp
+from pgevents.window import WindowFile, path_of
 
 XID = SkipRule("", reason="flood", xid=812)
 RANGE = SkipRule("", action=Action.SUMMARISE, reason="backfill", first=Lsn(0x10), last=Lsn(0x20))
