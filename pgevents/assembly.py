@@ -1,15 +1,19 @@
 """The parts between an open stream and an open sink, put together as the settings say."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import partial
 
 from pgevents.encoder import Encoder
 from pgevents.filters import TableFilter
+from pgevents.foresight import Foresight
 from pgevents.format import CodecContext, open_codec
 from pgevents.gate import Gate
+from pgevents.in_progress import Foresee
 from pgevents.interfaces import Catalog, Codec, Sink
 from pgevents.lsn import NOWHERE, Lsn
 from pgevents.pipeline import Limits, Pipeline, Progress
+from pgevents.rule_table import timestamp
 from pgevents.session import Stream, base_type, routing_key
 from pgevents.settings import Settings
 from pgevents.shape import Shape
@@ -17,6 +21,7 @@ from pgevents.sift import Sift
 from pgevents.skip import Rulebook
 from pgevents.tally import Counts
 from pgevents.version import VERSION
+from pgevents.wal import Begin
 
 
 def pipeline_of(
@@ -52,6 +57,18 @@ def pipeline_of(
 def sift_of(settings: Settings, book: Rulebook, counts: Counts) -> Sift:
     keep = TableFilter(settings.tables, settings.exclude_tables)
     return Sift(book, keep=keep, counts=counts, max_bytes=settings.look_ahead_bytes)
+
+
+def foresee_of(settings: Settings, book: Rulebook) -> Foresee:
+    """What begins to look at transactions before they commit."""
+    keep = TableFilter(settings.tables, settings.exclude_tables)
+
+    def foresee(xid: int, origin: str | None) -> Foresight:
+        # A window over an xid ends at some time, and a commit comes no earlier than now.
+        begin = Begin(xid, NOWHERE, timestamp(datetime.now(UTC)), origin)
+        return Foresight(book, keep, begin, max_bytes=settings.look_ahead_bytes)
+
+    return foresee
 
 
 def encoder_of(settings: Settings, database: str) -> Encoder:

@@ -5,13 +5,14 @@ that one of them leaves out is out; else exclude before mask before hash before 
 """
 
 import hmac
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from pgevents.errors import ConfigError
+from pgevents.errors import ConfigError, RuleFailed
 from pgevents.mask import HIDDEN
 from pgevents.rule import ColumnRule
+from pgevents.rule_mistake import called
 from pgevents.wal import Relation, Row
 
 SHORTEST_KEY = 16
@@ -36,6 +37,22 @@ class Verdict:
     masked: tuple[str, ...]
     hashed: tuple[str, ...]
     truncated: tuple[tuple[str, int], ...]
+
+
+class Objection(NamedTuple):
+    """``rule`` may not do to ``column`` what it says by ``key``, because the column ``reason``."""
+
+    rule: str
+    key: str
+    column: str
+    reason: str
+    hint: str
+
+
+_VERBS = {"exclude": "leaves out", "include": "leaves out", "mask": "masks", "truncate": "cuts"}
+OF_KEY = "is of the key"
+_KEY_HINT = "Without it no row can be told from another. Hash it: equal values stay equal."
+_TEXT_HINT = "Mask, hash or exclude it."
 
 
 class ColumnPlan:
@@ -68,21 +85,30 @@ class ColumnPlan:
 def bind_columns(rules: Sequence[ColumnRule], relation: Relation, key: bytes) -> ColumnPlan | None:
     """The plan of a relation, None where its rows stay as they are. ``key`` is that of the hashes.
 
-    A column that the relation lacks is nobody's fault: it may have been dropped. Raises ConfigError for what must not
-    be: a column of the table's key that is left out, masked or cut, a cut through what is not text, a hash without
-    a key.
+    A column that the relation lacks is nobody's fault: it may have been dropped. Raises RuleFailed for what must not
+    be: a column of the table's key that is left out, masked or cut, a cut through what is not text; ConfigError for a
+    hash without a key.
     """
     verdict = verdict_of(rules, relation)
     if verdict is None:
         return None
-    check_verdict(verdict, relation)
+    for objection in objections(rules, relation):
+        raise _stop(objection, relation)
     if verdict.hashed:
-        check_key(key, f"the columns rules of {relation}")
+        check_key(key, f"the columns rules of {relation} hash")
     out = frozenset(verdict.excluded)
     return ColumnPlan(
         tuple(name for name in relation.names if name not in out),
         verdict.excluded,
         tuple(_finals(verdict, relation, key)),
+    )
+
+
+def _stop(objection: Objection, relation: Relation) -> RuleFailed:
+    rule, verb = called("columns", objection.rule), _VERBS[objection.key]
+    return RuleFailed(
+        f"{rule} {verb} {objection.column} of {relation}, which {objection.reason}",
+        hint=f"Nothing is lost: the slot keeps the change. {objection.hint}",
     )
 
 
@@ -108,37 +134,57 @@ NOTHING = Verdict((), (), (), ())
 
 
 def _is_out(name: str, rules: Iterable[ColumnRule]) -> bool:
-    return any(name in rule.exclude or (rule.include and name not in rule.include) for rule in rules)
+    return any(_leaves_out(name, rule) for rule in rules)
 
 
 def _shortest(name: str, rules: Iterable[ColumnRule]) -> int:
     return min((rule.truncate[name] for rule in rules if name in rule.truncate), default=0)
 
 
-def check_verdict(verdict: Verdict, relation: Relation) -> None:
-    """Raises ConfigError for a key that would no longer tell rows apart, and for a cut through what is not text."""
+def objections(rules: Sequence[ColumnRule], relation: Relation) -> Iterator[Objection]:
+    """What the rules together must not do: a key would no longer tell rows apart, and only text can be cut."""
+    verdict = verdict_of(rules, relation) or NOTHING
     cut = tuple(name for name, _ in verdict.truncated)
-    for word, names in (("leaves out", verdict.excluded), ("masks", verdict.masked), ("cuts", cut)):
+    matching = [rule for rule in rules if rule.tables(relation.schema, relation.name)]
+    for wish, names in ((_leaves_out, verdict.excluded), (_masks, verdict.masked), (_cuts, cut)):
         for name in names:
             if name in relation.key:
-                raise ConfigError(
-                    f"a columns rule {word} {name}, which is of the key of {relation}",
-                    hint="Without it no row can be told from another. Hash it: equal values stay equal.",
-                )
+                yield Objection(*_whose(wish, name, matching), name, OF_KEY, _KEY_HINT)
     converted = {name for name, _ in relation.converters}
     types = dict(relation.columns)
     for name in cut:
         if name in converted or (types[name] < FIRST_USER_OID and types[name] not in TEXT_TYPES):
-            raise ConfigError(
-                f"a columns rule cuts {name} of {relation}, which is not text", hint="Mask, hash or exclude it."
-            )
+            yield Objection(*_whose(_cuts, name, matching), name, "is not text", _TEXT_HINT)
+
+
+Wish = Callable[[str, ColumnRule], str]
+"""The key by which a rule wishes it of a column; empty where it does not."""
+
+
+def _whose(wish: Wish, name: str, rules: Iterable[ColumnRule]) -> tuple[str, str]:
+    """The first rule that wishes it, and by which key."""
+    return next((rule.name, key) for rule in rules if (key := wish(name, rule)))
+
+
+def _leaves_out(name: str, rule: ColumnRule) -> str:
+    if name in rule.exclude:
+        return "exclude"
+    return "include" if rule.include and name not in rule.include else ""
+
+
+def _masks(name: str, rule: ColumnRule) -> str:
+    return "mask" if name in rule.mask else ""
+
+
+def _cuts(name: str, rule: ColumnRule) -> str:
+    return "truncate" if name in rule.truncate else ""
 
 
 def check_key(key: bytes, asked_by: str) -> None:
     """Raises ConfigError, which holds nothing of the key, unless it can be hashed with."""
     if len(key) < SHORTEST_KEY:
         raise ConfigError(
-            f"{asked_by} hash, and hash_key is {'too short' if key else 'not given'}",
+            f"{asked_by}, and hash_key is {'too short' if key else 'not given'}",
             hint=f"Put at least {SHORTEST_KEY} random bytes into a file and name it in PGEVENTS_HASH_KEY_FILE: "
             "openssl rand -hex 32",
         )

@@ -15,7 +15,7 @@ from pgevents.rule import Rules
 from pgevents.rules import KINDS, parse_rules
 from pgevents.settings import OPTIONS, PREFIX, Option, Settings, nearest
 from pgevents.skip_option import with_options
-from pgevents.window import path_of
+from pgevents.window import place_of
 
 DEFAULT_FILE = "pgevents.toml"
 FILE_VARIABLE = PREFIX + "CONFIG"
@@ -79,8 +79,9 @@ def resolve(flags: Mapping[str, Any], environment: Environment, *, file: str | N
     _add_exchange(values, origins, environment)
     _add_password(values, origins, environment)
     _check_format(values["format"], origins["format"])
+    _check_streaming(values, origins)
     settings = Settings(**values)
-    settings = replace(settings, rules=with_options(rules, settings), skips=str(path_of(settings, path)))
+    settings = replace(settings, rules=with_options(rules, settings), skips=place_of(settings, path))
     return Resolution(settings, origins, path, libpq.variables_set(environment))
 
 
@@ -93,6 +94,15 @@ def _check_format(name: str, origin: str) -> None:
     if name not in codec_names():
         hint = nearest(name, codec_names()) or f"The formats are {', '.join(codec_names())}."
         raise ConfigError(f"format = {_shown(name)} ({origin}) is not allowed", hint=hint)
+
+
+def _check_streaming(values: Mapping[str, Any], origins: Mapping[str, str]) -> None:
+    if values["streaming"] and values["plugin"] == "wal2json":
+        raise ConfigError(
+            f"streaming ({origins['streaming']}) and plugin = 'wal2json' ({origins['plugin']}) exclude each other: "
+            "it sends transactions at their commit only",
+            hint="Leave one of them out; pgoutput can.",
+        )
 
 
 def _masked(option: Option, value: Any) -> Any:

@@ -1,16 +1,28 @@
 """``pgevents config``: what is configured, where it came from, and whether the rules fit the database."""
 
-from typing import Any
+import re
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from pgevents import log
 from pgevents.config import Resolution
+from pgevents.errors import EXIT_DONE, EXIT_USAGE, ConfigError
 from pgevents.flags import AS_JSON, Commands, takes
+from pgevents.mask import mask_dsn
+from pgevents.rule_mistake import noted
 from pgevents.rule_view import as_document, lines
-from pgevents.terminal import as_text, resolution_of
+from pgevents.settings import nearest
+from pgevents.terminal import as_text, resolution_of, say
+
+if TYPE_CHECKING:
+    from pgevents.push_down import PushDown
 
 _WIDTH = 16
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
 
 @click.group(cls=Commands, name="config")
@@ -56,31 +68,104 @@ def _readable(value: object) -> str:
 @config_group.command(epilog="\b\nExample:\n  pgevents config check --dsn postgresql://app@db/shop")
 @takes()
 @AS_JSON
-def check(config: str | None, *, as_json: bool, **flags: Any) -> None:
+def check(config: str | None, *, as_json: bool, **flags: Any) -> int:
     """Check every option and rule; and the rules against the database, when one is given.
 
-    Prints a line for each rule that is allowed and hardly meant. Exit code 0: all can be used, 2: something cannot,
-    and a line says what and where.
+    Prints a line for each rule that is allowed and hardly meant, and with push_down what wal2json will leave out.
+    Exit code 0: all can be used, 2: something cannot, and lines say what and where.
     """
-    resolution = resolution_of(config, flags)
-    from pgevents.rule_check import check_file
-
-    warnings = check_file(resolution.settings)
-    database = bool(resolution.settings.dsn or resolution.libpq)
-    if database:
-        warnings += _check_database(resolution)
+    found = _Found(config)
+    with noted(found.mistakes):
+        found.look(resolution_of(config, flags))
     if as_json:
-        click.echo(as_text({"file": resolution.file, "database": database, "warnings": warnings}))
-        return
-    for warning in warnings:
+        click.echo(as_text(found.as_document()))
+        return EXIT_USAGE if found.mistakes else EXIT_DONE
+    for warning in found.warnings:
         click.echo(f"warning: {log.one_line(warning)}")
-    checked = "and fits the database" if database else "but no --dsn is given: it was not checked against a database"
-    click.echo(f"{resolution.file or 'what is configured'} can be used, {checked}")
+    for line in found.pushed.lines() if found.pushed else ():
+        click.echo(log.one_line(line))
+    if found.mistakes:
+        _complain(found.mistakes)
+    asked = (
+        "and fits the database" if found.database else "but no --dsn is given: it was not checked against a database"
+    )
+    click.echo(f"{found.file or 'what is configured'} can be used, {asked}")
+    return EXIT_DONE
 
 
-def _check_database(resolution: Resolution) -> list[str]:
+def _complain(mistakes: Sequence[ConfigError]) -> NoReturn:
+    """Say all of them as one alone is said."""
+    *others, last = mistakes
+    for mistake in others:
+        say(f"error: {log.one_line(mask_dsn(str(mistake)))}")
+        if mistake.hint:
+            say(f"hint: {log.one_line(mask_dsn(mistake.hint))}")
+    raise last
+
+
+@dataclass(slots=True)
+class _Found:
+    """What the check found. ``mistakes`` are all there are, as far as one does not hide another."""
+
+    file: str | None
+    database: bool = False
+    mistakes: list[ConfigError] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    pushed: "PushDown | None" = None
+
+    def look(self, resolution: Resolution) -> None:
+        from pgevents.rule_check import check_file
+
+        settings = resolution.settings
+        self.file, self.database = resolution.file, bool(settings.dsn or resolution.libpq)
+        with noted(self.mistakes):
+            _check_sink(settings.sink)
+        with noted(self.mistakes):
+            self.warnings += check_file(settings)
+        if self.database:
+            with noted(self.mistakes):
+                more, self.pushed = _check_database(resolution)
+                self.warnings += more
+
+    def as_document(self) -> dict[str, Any]:
+        errors = [{"error": mask_dsn(str(each)), "hint": mask_dsn(each.hint)} for each in self.mistakes]
+        document = {"file": self.file, "database": self.database, "errors": errors, "warnings": self.warnings}
+        return document | ({"push_down": self.pushed.as_dict()} if self.pushed else {})
+
+
+def _check_sink(url: str) -> None:
+    """What can be said of a sink's URL without opening it. Raises ConfigError."""
+    from pgevents.session import routing_key, sink_schemes
+    from pgevents.sink.amqp.url import parse
+
+    scheme, schemes = url.partition(":")[0], sink_schemes()
+    if not url:
+        return
+    if scheme not in schemes:
+        # What is no scheme may be half a password.
+        is_scheme = _SCHEME.match(url)
+        raise ConfigError(
+            f"{scheme!r} is not the scheme of a sink" if is_scheme else "the sink is not a URL",
+            hint=nearest(scheme, schemes, likeness=0.6) or f"The schemes are {', '.join(sorted(schemes))}.",
+        )
+    routing_key(url)
+    if scheme in ("amqp", "amqps"):
+        parse(url)
+
+
+def _check_database(resolution: Resolution) -> tuple[list[str], "PushDown | None"]:
+    """The warnings, and what is pushed down where that is asked for."""
     from pgevents.postgres import Sql
+    from pgevents.push_down import push_down
     from pgevents.rule_check import check_rules
+    from pgevents.session import open_windows
+    from pgevents.table import streamable
 
-    with Sql(resolution.settings.dsn) as sql:
-        return check_rules(sql, resolution.settings)
+    settings = resolution.settings
+    with Sql(settings.dsn) as sql:
+        warnings = check_rules(sql, settings)
+        if not settings.push_down:
+            return warnings, None
+        with closing(open_windows(settings)) as windows:
+            has_windows = bool(windows.load())
+        return warnings, push_down(settings, streamable(sql), plugin=settings.plugin, has_windows=has_windows)

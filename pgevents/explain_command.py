@@ -2,8 +2,8 @@
 
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +15,13 @@ from pgevents.errors import EXIT_DONE, EXIT_FAILED, ConfigError
 from pgevents.flags import AS_JSON, takes
 from pgevents.lsn import NOWHERE, Lsn
 from pgevents.terminal import resolution_of, say
+from pgevents.window import TABLE
 
 if TYPE_CHECKING:
     from pgevents.explain.explanation import Explainer
     from pgevents.explain.recording import Excerpt
+    from pgevents.rule import SkipRule
+    from pgevents.settings import Settings
 
 LIMIT = 1_000
 
@@ -42,6 +45,7 @@ Example:
         "state",
         "tables",
         "exclude_tables",
+        "push_down",
         "sink",
         "format",
         "look_ahead_bytes",
@@ -71,16 +75,17 @@ def explain(
 ) -> int:
     """Show what would become of each transaction and change that waits in the slot. Nothing is consumed.
 
-    A slot that a stream reads cannot be looked at meanwhile. Exit code 1: the stream would stop at one of them.
+    A slot that a stream reads cannot be looked at meanwhile. Exit code 1: the stream would stop at one of them, which
+    is the last that is shown.
     """
     if source and record:
         raise click.UsageError("--file is a recording already: leave out --record")
     resolution = resolution_of(config, flags)
-    stops = 0
+    stops = False
     with _quiet(), _excerpt(resolution, source, record, limit) as excerpt:
         explainer = _explainer(resolution, excerpt, limit=limit, lists_changes=changes, is_live=source is None)
         for verdict in explainer.transactions():
-            stops += verdict.stops
+            stops = verdict.stops
             click.echo(verdict.as_json() if as_json else "\n".join(verdict.lines()))
         if explainer.is_cut:
             say(f"Stopped after {limit} messages; there may be more: --limit")
@@ -119,9 +124,30 @@ def _peek(resolution: Resolution, limit: int) -> Iterator["Excerpt"]:
 
     settings = resolution.settings
     with peek(
-        settings.dsn, slot=settings.slot, plugin=settings.plugin, publication=settings.publication, limit=limit
+        settings.dsn,
+        slot=settings.slot,
+        plugin=settings.plugin,
+        publication=settings.publication,
+        limit=limit,
+        push_down=_pushed_down(settings) if settings.push_down else None,
     ) as excerpt:
         yield excerpt
+
+
+def _pushed_down(settings: "Settings") -> Mapping[str, str]:
+    """The options with which a stream would read the slot, each said: what wal2json leaves out is not explained."""
+    from pgevents.postgres import Sql
+    from pgevents.push_down import push_down
+    from pgevents.session import open_windows
+    from pgevents.slot import report
+    from pgevents.table import streamable
+
+    with Sql(settings.dsn) as sql, closing(open_windows(settings)) as windows:
+        plugin, has_windows = report(sql, settings.slot).plugin, bool(windows.load())
+        pushed = push_down(settings, streamable(sql), plugin=plugin, has_windows=has_windows)
+    for line in pushed.lines():
+        say(line)
+    return pushed.options
 
 
 @contextmanager
@@ -151,7 +177,6 @@ def _explainer(
     resolution: Resolution, excerpt: "Excerpt", *, limit: int, lists_changes: bool, is_live: bool
 ) -> "Explainer":
     from pgevents.explain.explanation import Explainer
-    from pgevents.window import WindowFile, path_of
 
     settings = resolution.settings
     return Explainer(
@@ -159,10 +184,21 @@ def _explainer(
         excerpt,
         limit=limit,
         lists_changes=lists_changes,
-        windows=WindowFile(path_of(settings, resolution.file)).load(),
+        windows=_windows(settings, is_live=is_live),
         watermark=_watermark(resolution, excerpt) if is_live else NOWHERE,
         exchange=_exchange(settings.sink),
     )
+
+
+def _windows(settings: "Settings", *, is_live: bool) -> tuple["SkipRule", ...]:
+    """No server is asked for a recording, not even for these."""
+    from pgevents.session import open_windows
+
+    with closing(open_windows(settings)) as windows:
+        if settings.skips == TABLE and not is_live:
+            say(f"The windows in {windows} are left aside: of a recording no server is asked.")
+            return ()
+        return windows.load()
 
 
 def _watermark(resolution: Resolution, excerpt: "Excerpt") -> Lsn:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase, translate
 
 # To publish where we stand would move us on, for ever.
-OWN_TABLES = frozenset({"pgevents.watermark"})
+OWN_TABLES = frozenset({"pgevents.watermark", "pgevents.skip_window"})
 
 _GLOB = re.compile(r"[*?[]")
 

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 
-from pgevents.errors import DecodeError, GapDetected
+from pgevents.errors import DecodeError, GapDetected, SourceUnavailable
 from pgevents.event import Transaction
 from pgevents.look_ahead import Numbered
 from pgevents.lsn import NOWHERE, Lsn
 from pgevents.rule import SkipRule
 from pgevents.sift import Sift
-from pgevents.wal import Begin, Change, Commit, LogicalMessage, Outline, Relation, Truncate, WalItem
+from pgevents.wal import Begin, Change, Commit, LogicalMessage, Outline, Passed, Relation, Truncate, WalItem
 
 
 class Gate:
@@ -55,6 +55,22 @@ class Gate:
             return False
         self._seq += 1
         return True
+
+    def count(self, passed: Passed) -> None:
+        """Changes that were thrown away before their commit, which is in order where a rule now drops them.
+
+        Raises SourceUnavailable where none does: a rule was taken back, or added, meanwhile.
+        """
+        if self._is_resent:
+            return
+        outline, rows = passed
+        if self._sift is None or not self._sift.passes_over(outline, self._seq + 1, rows):
+            raise SourceUnavailable(
+                f"{rows} changes of {outline.schema}.{outline.table} were left out before they committed, "
+                "and are not to be left out any more",
+                hint="Nothing is lost: PostgreSQL is asked for the transaction once more.",
+            )
+        self._seq += rows
 
     def admit(self, item: WalItem) -> Sequence[Numbered]:
         """The changes that go on now that ``item`` is here.

@@ -8,14 +8,14 @@ from typing import NamedTuple, Protocol
 from pgevents.batch import Batch
 from pgevents.event import Body, Envelope, Event
 from pgevents.lsn import Lsn
-from pgevents.wal import Keepalive, Outline, PgType, RawMessage, TableFacts, WalItem
+from pgevents.wal import Outline, PgType, RawMessage, TableFacts, WalItem, WalMessage
 from pgevents.watermark import Watermark
 
 
 class Source(Protocol):
     """Where messages come from and acknowledged LSNs go back to."""
 
-    async def read(self) -> Sequence[RawMessage | Keepalive]:
+    async def read(self) -> Sequence[WalMessage]:
         """The next messages in order, at least one; waits for it.
 
         Raises SourceUnavailable when the connection is gone, SlotLost when the slot is.

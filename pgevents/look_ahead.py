@@ -11,8 +11,8 @@ Numbered = tuple[Item, Transaction, int]
 """A change, its transaction, and its number in it. A TRUNCATE of three tables is three of them."""
 
 # What CPython takes for a tuple, its dict and their names, and for each value of a row besides its text: measured.
-_CHANGE_BYTES = 300
-_VALUE_BYTES = 100
+CHANGE_BYTES = 300
+VALUE_BYTES = 100
 
 
 class LookAhead:
@@ -45,12 +45,12 @@ class LookAhead:
 def memory_of(item: Item) -> int:
     """About how many bytes a change takes while it is held, whichever plug-in it came from."""
     if isinstance(item, LogicalMessage):
-        return _CHANGE_BYTES + len(item.content)
+        return CHANGE_BYTES + len(item.content)
     if not isinstance(item, Change):
-        return _CHANGE_BYTES
-    taken = _CHANGE_BYTES
+        return CHANGE_BYTES
+    taken = CHANGE_BYTES
     for row in (item.new, item.old):
         if row is not None:
             texts = [len(value) for value in row.values() if type(value) is str]
-            taken += _VALUE_BYTES * len(row) + sum(texts)
+            taken += VALUE_BYTES * len(row) + sum(texts)
     return taken

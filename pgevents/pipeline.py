@@ -17,7 +17,7 @@ from pgevents.interfaces import Decoder, Sink, Source
 from pgevents.look_ahead import Numbered
 from pgevents.lsn import NOWHERE, Lsn
 from pgevents.shape import Shape
-from pgevents.wal import Keepalive, RawMessage
+from pgevents.wal import Keepalive, Passed, RawMessage, WalMessage
 
 
 @dataclass(slots=True)
@@ -99,7 +99,7 @@ class Pipeline:
                 break
         await window.put(None)
 
-    async def _read(self) -> Sequence[RawMessage | Keepalive]:
+    async def _read(self) -> Sequence[WalMessage]:
         """The next messages, or none to stop. A half-read transaction is read on, so that a stop repeats nothing."""
         if self._ends_at is not None and not self.gate.inside:
             return ()
@@ -123,7 +123,7 @@ class Pipeline:
             if waiting is not None and not waiting.expired():
                 waiting.reschedule(until)
 
-    def _batches(self, messages: Sequence[RawMessage | Keepalive]) -> Iterator[Batch]:
+    def _batches(self, messages: Sequence[WalMessage]) -> Iterator[Batch]:
         """Full batches, then what is left: no event waits for the next one.
 
         Once told to stop, only up to the end of a transaction: under load every read may end inside the next. What
@@ -147,15 +147,22 @@ class Pipeline:
         else:
             yield from self._cut(gate.end_lsn)
 
-    def _admitted(self, message: RawMessage | Keepalive) -> Sequence[Numbered]:
+    def _admitted(self, message: WalMessage) -> Sequence[Numbered]:
         gate = self.gate
-        if isinstance(message, Keepalive):
-            gate.keepalive(message.wal_end)
+        if type(message) is not RawMessage:
+            self._noted(message)
             return ()
         if gate.skims and (outline := self.decoder.skim(message)) is not None and gate.passes_over(outline):
             return ()
         item = self.decoder.decode(message)
         return () if item is None else gate.admit(item)
+
+    def _noted(self, message: WalMessage) -> None:
+        match message:
+            case Keepalive(wal_end=wal_end):
+                self.gate.keepalive(wal_end)
+            case Passed():
+                self.gate.count(message)
 
     def _cut(self, end_lsn: Lsn) -> Iterator[Batch]:
         batch = self.cutter.cut(end_lsn)

@@ -238,12 +238,14 @@ def _warn(
 ) -> None:
     say = made.warnings.append
     if settings.plugin == "wal2json":
-        say("wal2json reads no publication: this is for a slot of pgoutput")
+        say("wal2json reads no publication: this is for a slot of pgoutput, and push_down is for one of wal2json")
     say("a change that is not sent gets no number: ids of other changes in its transaction are then different ones")
     if _has_filters(clauses) and "update" in made.operations:
         say("an update that moves a row into a row filter comes as an insert, one that moves it out as a delete")
     if any(rule.rows is not None for rule in settings.rules.skip):
         say("skip rules by size count what is sent, and no longer what was changed")
+    if settings.rules.skip:
+        say("records and summaries of skip rules count what is sent, and no longer what was changed")
     if any(clause.startswith(" (") for clause in clauses.values()):
         say("a column that is added to a table with a column list is not sent before this is applied again")
     if is_listed:

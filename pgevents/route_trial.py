@@ -111,7 +111,7 @@ def try_route(
         settings.rules.route, routing_key(settings.sink), lambda name: _codec(settings, name).content_type
     )
     candidates, otherwise = router.candidates(*names, op, has_rows=op in _IMAGES)
-    types = _types(settings, names, op, are_needed=bool(candidates or rows), say=say)
+    types = _types(settings, table, names, op, are_needed=bool(candidates or rows), say=say)
     _check_columns(images, types)
     planned = router.plan(*names, op, types)
     if isinstance(planned, Route):
@@ -144,23 +144,39 @@ def _codec(settings: Settings, name: str) -> Format:
 
 
 def _types(
-    settings: Settings, names: tuple[str, str], op: str, *, are_needed: bool, say: Callable[[str], None]
+    settings: Settings,
+    table: str,
+    names: tuple[str, str],
+    op: str,
+    *,
+    are_needed: bool,
+    say: Callable[[str], None],
 ) -> Mapping[str, int] | None:
-    """The types of the columns; None where there are no rows, or where nobody needs them and they cannot be read."""
+    """The types of the columns; None where there are no rows, or where nobody needs them and they cannot be read.
+
+    Says which table is taken where ``table`` does not.
+    """
     if op == "message":
         return None
+    wanted = ".".join(names)
     try:
         with Sql(settings.dsn) as sql:
             known = {f"{table.schema}.{table.name}": table.types for table in tables(sql)}
     except PGEventsError as error:
         if are_needed:
             raise
+        if table != wanted:
+            say(f"{table} is taken as {wanted}")
         say(f"whether there is such a table could not be seen: {mask_dsn(str(error))}")
         return None
-    wanted = ".".join(names)
+    elsewhere = [name for name in known if name != wanted and name.partition(".")[2] == names[1]]
     if wanted not in known:
-        hint = nearest(wanted, known) or "Write it as SCHEMA.TABLE, as it is spelled in the catalog."
-        raise ConfigError(f"there is no table {wanted}", hint=hint)
+        hint = f"Did you mean {' or '.join(elsewhere)}?" if elsewhere else nearest(wanted, known)
+        raise ConfigError(
+            f"there is no table {wanted}", hint=hint or "Write it as SCHEMA.TABLE, as it is spelled in the catalog."
+        )
+    if table != wanted:
+        say(f"{table} is taken as {wanted}" + (f"; there is also {' and '.join(elsewhere)}" if elsewhere else ""))
     return known[wanted] if op in _IMAGES else None
 
 

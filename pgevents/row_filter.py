@@ -6,6 +6,7 @@ from typing import NamedTuple
 from pgevents.condition import ConditionError, ConditionFailed, Unsent
 from pgevents.errors import RuleFailed
 from pgevents.rule import FilterRule, Missing
+from pgevents.rule_mistake import called
 from pgevents.wal import IDENTITY_FULL, Relation, Row
 
 Test = Callable[[Row | None, Row | None], bool | None]
@@ -101,7 +102,7 @@ def _undecided(rule: FilterRule, relation: Relation, reason: str) -> Test:
 def _guessed(rule: FilterRule, relation: Relation, reason: str) -> bool:
     if rule.on_missing is Missing.STOP:
         raise RuleFailed(
-            f"filter {rule.name} cannot decide on a change of {relation}: {reason}",
+            f"{called('filter', rule.name)} cannot decide on a change of {relation}: {reason}",
             hint="Nothing is lost: the slot keeps the change. Correct the condition, set REPLICA IDENTITY FULL, or "
             "let on_missing say what becomes of such changes: publish or drop.",
         )

@@ -36,8 +36,9 @@ class SkipRule:
     ``rows``: more changed rows than this in one transaction, of one table that ``tables`` matches where that is set,
     else in all. A window matches by ``xid``, by commit LSN from ``first`` up to and with ``last``, or by commit time,
     ISO 8601 in UTC as ``Begin.committed_at``, from ``since`` up to ``until``, either of which may be left out.
-    ``exchange`` and ``routing_key`` are those of the slow lane. ``push_down``: the plug-in is told to leave the
-    origin's transactions out where it can, of which nothing is left then, not even a record.
+    ``by`` is who added a window while a stream runs. ``exchange`` and ``routing_key`` are those of the slow lane.
+    ``push_down``: the plug-in is told to leave the origin's transactions out where it can, of which nothing is left
+    then, not even a record.
     """
 
     name: str
@@ -55,6 +56,7 @@ class SkipRule:
     exchange: str = ""
     routing_key: str = ""
     push_down: bool = False
+    by: str = ""
 
     @property
     def is_window(self) -> bool:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from pgevents.condition import Enum
 from pgevents.postgres import Sql, quoted
 from pgevents.table import streamable
 from pgevents.wal import IDENTITY_DEFAULT, IDENTITY_FULL, IDENTITY_INDEX, Column, Relation
@@ -25,7 +26,11 @@ order by n.nspname, c.relname, a.attnum
 
 _DOMAINS = "select oid::bigint, typbasetype::bigint from pg_catalog.pg_type where typtype = 'd'"
 
-_ENUMS = "select oid::bigint from pg_catalog.pg_type where typtype = 'e'"
+_ENUMS = """
+select t.oid::bigint, t.typname::text, array(
+    select e.enumlabel::text from pg_catalog.pg_enum e where e.enumtypid = t.oid order by e.enumsortorder)
+from pg_catalog.pg_type t where t.typtype = 'e'
+"""
 
 _ORIGINS = "select roname from pg_catalog.pg_replication_origin"
 
@@ -96,9 +101,9 @@ def _without_domains(oid: int, bases: dict[int, int]) -> int:
     return oid
 
 
-def enums(sql: Sql) -> frozenset[int]:
-    """The OIDs of the types that are enums."""
-    return frozenset(oid for (oid,) in sql.rows(_ENUMS))
+def enums(sql: Sql) -> dict[int, Enum]:
+    """The enums by their OIDs."""
+    return {oid: Enum(name, tuple(labels)) for oid, name, labels in sql.rows(_ENUMS)}
 
 
 def origins(sql: Sql) -> list[str]:

@@ -7,36 +7,61 @@ from typing import Any, TypeVar
 from pgevents.errors import ConfigError
 from pgevents.filters import TableFilter
 from pgevents.mask import mask_value
+from pgevents.rule_mistake import place, refuse
 from pgevents.settings import nearest
 
 T = TypeVar("T")
 
 LONGEST_NAME = 100
+_EMPTY = {
+    "tables": 'Leave it out for a rule about every table, or name some, as in ["public.orders"].',
+    "operations": "Leave it out for a rule about all of them.",
+}
 SHORTSTR_BYTES = 255
 """The longest name of an exchange or a header, and the longest routing key, of AMQP 0-9-1."""
+
+
+class KeyMistake(ConfigError):
+    """What is wrong with the key ``key`` of a rule; ``key`` is empty where that is not one key's fault."""
+
+    def __init__(self, message: str, *, hint: str, key: str) -> None:
+        super().__init__(message, hint=hint)
+        self.key = key
 
 
 class RuleTable:
     """One ``[[kind]]`` of the file; ``position`` counts from 1.
 
-    Every method raises ConfigError for what cannot be.
+    Every method raises KeyMistake for what cannot be.
     """
 
     def __init__(self, file: str, kind: str, position: int, given: Any) -> None:
-        self.place = f"{file} [[{kind}]] {position}"
         self.name = f"{kind} {position}"
+        self._file, self._kind = file, kind
         if not isinstance(given, dict):
-            raise ConfigError(f"{self.place}: it must be a table", hint=f"Write [[{kind}]] and its keys below it.")
-        self._given = given
+            raise self._mistake("", "it must be a table", f"Write [[{kind}]] and its keys below it.")
+        self._given = dict(given)
+        self._keys = frozenset(given)
         if "name" in given:
             self.name = self._checked_name()
-            self.place += f" ({self.name})"
 
     def __contains__(self, key: str) -> bool:
-        return key in self._given
+        """Whether the file gives the key, be it wrong."""
+        return key in self._keys
 
-    def wrong(self, key: str, what: str, *, hint: str = "") -> ConfigError:
-        return ConfigError(f"{self.place}: {key}: {what}", hint=hint)
+    def forget(self, key: str) -> bool:
+        """Read the key as if it were left out from here on, to see what else is wrong; False if it is so already."""
+        if key not in self._given:
+            return False
+        del self._given[key]
+        return True
+
+    def wrong(self, key: str, what: str, *, hint: str = "") -> KeyMistake:
+        return self._mistake(f"{key}: ", what, hint, key=key.partition(".")[0])
+
+    def _mistake(self, where: str, what: str, hint: str, *, key: str = "") -> KeyMistake:
+        message = f"{self._file} {place(self._kind, self.name)}: {where}{what}"
+        return KeyMistake(message, hint=hint, key=key)
 
     def refuse_unknown(self, known: Iterable[str]) -> None:
         keys = ("name", *known)
@@ -48,7 +73,7 @@ class RuleTable:
     def text(self, key: str, default: str = "", *, longest: int = 0) -> str:
         """Text that is not empty, of at most ``longest`` bytes where that is not 0."""
         value = self._given.get(key, default)
-        if not isinstance(value, str) or (key in self and not value):
+        if not isinstance(value, str) or (key in self._given and not value):
             raise self.wrong(key, "it must be text that is not empty")
         if longest and len(value.encode("utf-8", "replace")) > longest:
             raise self.wrong(key, f"it is longer than {longest} bytes")
@@ -76,7 +101,7 @@ class RuleTable:
     def choices(self, key: str, choices: Iterable[str]) -> tuple[str, ...]:
         """All of the choices where the key is left out."""
         every = tuple(choices)
-        names = self.names(key) if key in self else every
+        names = self.names(key) if key in self._given else every
         self._check_choices(key, names, every)
         return names
 
@@ -89,7 +114,7 @@ class RuleTable:
 
     def whole(self, key: str, lowest: int, highest: int) -> int | None:
         """A whole number; None where the key is left out."""
-        if key not in self:
+        if key not in self._given:
             return None
         value: int = self._given[key]
         if type(value) is not int or not lowest <= value <= highest:
@@ -97,7 +122,7 @@ class RuleTable:
         return value
 
     def seconds(self, key: str, highest: int) -> float | None:
-        if key not in self:
+        if key not in self._given:
             return None
         value: float = self._given[key]
         if type(value) not in (int, float) or not 0 <= value <= highest:
@@ -109,8 +134,8 @@ class RuleTable:
         value = self._given.get(key, [])
         if not isinstance(value, list) or not all(isinstance(name, str) and name for name in value):
             raise self.wrong(key, 'it must be a list of text that is not empty, such as ["public.orders"]')
-        if key in self and not value and not may_be_empty:
-            raise self.wrong(key, "the list is empty", hint="Leave the key out to say nothing.")
+        if key in self._given and not value and not may_be_empty:
+            raise self.wrong(key, "the list is empty", hint=_EMPTY.get(key, "Leave the key out to say nothing."))
         return tuple(value)
 
     def tables(self) -> TableFilter:
@@ -119,13 +144,13 @@ class RuleTable:
     def pairs(self, key: str) -> dict[str, Any]:
         """The table of this key; empty where the key is left out."""
         value = self._given.get(key, {})
-        if not isinstance(value, dict) or (key in self and not value):
+        if not isinstance(value, dict) or (key in self._given and not value):
             raise self.wrong(key, "it must be a table that is not empty, such as { name = … }")
         return value
 
     def instant(self, key: str) -> str:
         """A time as ``Begin.committed_at`` has it: ISO 8601 in UTC, microseconds; empty where the key is left out."""
-        time = _time(self._given[key]) if key in self else ""
+        time = _time(self._given[key]) if key in self._given else ""
         if time is None:
             raise self.wrong(key, "it must be a time with its zone, such as 2026-11-20T18:00:00Z")
         return time
@@ -135,6 +160,28 @@ class RuleTable:
         if not isinstance(name, str) or not 0 < len(name) <= LONGEST_NAME or not name.isprintable():
             raise self.wrong("name", f"it must be printable text of 1 to {LONGEST_NAME} characters")
         return name
+
+
+def whole(table: RuleTable, read: Callable[[RuleTable], T]) -> T:
+    """What ``read`` makes of a table. Raises all that is wrong with it, but for what follows from another mistake."""
+    mistakes: dict[str, ConfigError] = {}
+    while True:
+        try:
+            rule = read(table)
+        except KeyMistake as mistake:
+            is_of_key = table.forget(mistake.key)
+            if not mistakes or (is_of_key and _FOLLOWS.get(mistake.key) not in mistakes):
+                mistakes[mistake.key] = mistake
+            if not is_of_key:
+                break
+        else:
+            break
+    refuse(list(mistakes.values()))
+    return rule
+
+
+# What is wrong with the one key may be so only because the other could not be read.
+_FOLLOWS = {"ignore": "drop_unchanged", "exchange": "action", "routing_key": "action", "push_down": "action"}
 
 
 def _time(value: Any) -> str | None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from pgevents.filters import TableFilter
 from pgevents.rule import OPERATIONS, ColumnRule, FilterRule, Missing, RouteRule, Rules, SkipRule
+from pgevents.rule_mistake import place
 
 Rule = SkipRule | FilterRule | ColumnRule | RouteRule
 
@@ -17,7 +18,7 @@ def as_document(rules: Rules) -> dict[str, list[dict[str, Any]]]:
 
 def lines(rules: Rules) -> list[str]:
     """A line for each rule."""
-    return [f"[[{kind}]] {_line(rule_document(rule))}" for kind, each in _kinds(rules) for rule in each]
+    return [f"{place(kind, rule.name)}: {_keys_line(rule)}" for kind, each in _kinds(rules) for rule in each]
 
 
 def rule_document(rule: Rule) -> dict[str, Any]:
@@ -30,10 +31,10 @@ def _kinds(rules: Rules) -> tuple[tuple[str, tuple[Rule, ...]], ...]:
     return ("skip", rules.skip), ("filter", rules.filter), ("columns", rules.columns), ("route", rules.route)
 
 
-def _line(document: dict[str, Any]) -> str:
-    name = document.pop("name")
-    return f"{name}: " + ", ".join(
-        f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in document.items()
+def _keys_line(rule: Rule) -> str:
+    given = rule_document(rule)
+    return ", ".join(
+        f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in given.items() if key != "name"
     )
 
 

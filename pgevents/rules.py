@@ -12,7 +12,8 @@ from pgevents.event import Headers
 from pgevents.lsn import NOWHERE, Lsn
 from pgevents.routing import RoutingKey
 from pgevents.rule import OPERATIONS, Action, ColumnRule, FilterRule, Missing, RouteRule, Rules, SkipRule
-from pgevents.rule_table import SHORTSTR_BYTES, RuleTable
+from pgevents.rule_mistake import noted, refuse
+from pgevents.rule_table import SHORTSTR_BYTES, RuleTable, whole
 from pgevents.settings import MAX_ROWS
 
 R = TypeVar("R", SkipRule, FilterRule, ColumnRule, RouteRule)
@@ -49,25 +50,35 @@ def parse_rules(document: Mapping[str, Any], file: str) -> Rules:
 
     Raises ConfigError, which names ``file``, the table, its position and name, the key, and what is wrong with it.
     """
-    return Rules(
-        skip=_every(document, file, "skip", _skip_rule),
-        filter=_every(document, file, "filter", _filter_rule),
-        columns=_every(document, file, "columns", _column_rule),
-        route=_every(document, file, "route", _route_rule),
+    mistakes: list[ConfigError] = []
+    rules = Rules(
+        skip=_every(document, file, "skip", _skip_rule, mistakes),
+        filter=_every(document, file, "filter", _filter_rule, mistakes),
+        columns=_every(document, file, "columns", _column_rule, mistakes),
+        route=_every(document, file, "route", _route_rule, mistakes),
     )
+    refuse(mistakes)
+    return rules
 
 
-def _every(document: Mapping[str, Any], file: str, kind: str, parse: Callable[[RuleTable], R]) -> tuple[R, ...]:
+def _every(
+    document: Mapping[str, Any], file: str, kind: str, parse: Callable[[RuleTable], R], mistakes: list[ConfigError]
+) -> tuple[R, ...]:
+    """The rules of a kind that can be used; what is wrong with the others is put to ``mistakes``."""
     given = document.get(kind, [])
     if not isinstance(given, list):
-        raise ConfigError(f"{file}: {kind}: it must be an array of tables", hint=f"Write [[{kind}]].")
+        mistakes.append(ConfigError(f"{file}: {kind}: it must be an array of tables", hint=f"Write [[{kind}]]."))
+        return ()
     rules: dict[str, R] = {}
+    positions: dict[str, int] = {}
     for position, each in enumerate(given, 1):
-        table = RuleTable(file, kind, position, each)
-        rule = parse(table)
-        if rule.name in rules:
-            raise table.wrong("name", "another rule has that name", hint="Give each rule a name of its own.")
-        rules[rule.name] = rule
+        with noted(mistakes):
+            table = RuleTable(file, kind, position, each)
+            rule = whole(table, parse)
+            if rule.name in rules:
+                both = f"rule {positions[rule.name]} and rule {position} have that name"
+                raise table.wrong("name", both, hint="Give each rule a name of its own.")
+            rules[rule.name], positions[rule.name] = rule, position
     return tuple(rules.values())
 
 

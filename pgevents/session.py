@@ -15,7 +15,8 @@ import pgevents.sink
 from pgevents.decoder.pgoutput import PgoutputDecoder
 from pgevents.decoder.wal2json import Wal2jsonDecoder
 from pgevents.errors import ConfigError, PGEventsError, SourceUnavailable
-from pgevents.interfaces import Catalog, Decoder, Sink, SinkOptions, State
+from pgevents.in_progress import Assembler, Foresee
+from pgevents.interfaces import Catalog, Decoder, Sink, SinkOptions, Source, State
 from pgevents.lsn import NOWHERE, Lsn
 from pgevents.park import ParkFile
 from pgevents.park import check as check_park
@@ -24,13 +25,18 @@ from pgevents.postgres import Sql, quoted
 from pgevents.routing import DEFAULT_TEMPLATE, RoutingKey, exchanges
 from pgevents.settings import Settings
 from pgevents.source.acknowledgement import Keep, forget
+from pgevents.source.assembled import AssembledSource
 from pgevents.source.catalog import SqlCatalog
 from pgevents.source.connection import Session, connect_session, start
 from pgevents.source.replication import ReplicationSource
+from pgevents.spool import Spool
 from pgevents.state.file import FileState
 from pgevents.state.nowhere import NoState
 from pgevents.state.postgres import PostgresState
 from pgevents.thread import in_thread
+from pgevents.window import TABLE, Windows, place_of
+from pgevents.window_file import WindowFile
+from pgevents.window_table import WindowTable
 
 T = TypeVar("T")
 
@@ -52,11 +58,19 @@ _WAL2JSON_OPTIONS = {
     "include-pk": "1",
     "numeric-data-types-as-string": "1",
 }
-_OPTIONAL = ("numeric-data-types-as-string", "include-pk", "include-origin", "filter-origins")
+_OPTIONAL = (
+    *("numeric-data-types-as-string", "include-pk", "include-origin", "filter-origins"),
+    *("add-tables", "filter-tables", "actions"),
+)
 
 _ORIGINS = "select roident::int, roname from pg_catalog.pg_replication_origin"
 
 _PGOUTPUT_MESSAGES_SINCE = 140_000
+_STREAMING_SINCE = 140_000
+
+# What the transactions under way may take before the largest is sent. That much goes out in one piece, and others
+# wait for it: with 64 MB, the server's default, half a second, with this 10 ms.
+_STREAMING_WORK_MEM = "256kB"
 
 
 def sink_schemes() -> dict[str, str]:
@@ -119,6 +133,12 @@ def open_state(settings: Settings) -> State:
     return FileState(Path(settings.state.removeprefix("file:")))
 
 
+def open_windows(settings: Settings) -> Windows:
+    """Where the windows of ``pgevents skip`` are: in a table where the watermark is in one, else in a file."""
+    place = settings.skips or place_of(settings)
+    return WindowTable(settings.dsn, settings.slot) if place == TABLE else WindowFile(Path(place))
+
+
 def routing_key(url: str) -> RoutingKey:
     """The routing key template of a sink URL's ``routing_key`` parameter."""
     # Not urlsplit: it fails on a [ in a password, takes # for the end, and + for a blank.
@@ -131,15 +151,17 @@ class Stream:
     """An open slot: its source, the decoder of its plug-in, and whose LSNs they are.
 
     ``is_exact``: the plug-in prints every number; wal2json before 2.6 has no NaN and no infinities.
+    ``options`` are those that the plug-in was told, and knows.
     """
 
-    source: ReplicationSource
+    source: Source
     decoder: Decoder
     identity: str
     catalog: SqlCatalog
     is_exact: bool
     start_lsn: Lsn
     database: str
+    options: Mapping[str, str]
 
     async def close(self) -> None:
         try:
@@ -168,6 +190,8 @@ async def open_stream(
     temporary: bool = False,
     read_only: bool = False,
     without_origins: Sequence[str] = (),
+    push_down: Mapping[str, str] | None = None,
+    foresee: Foresee | None = None,
 ) -> Stream:
     """Connect and begin streaming. Raises SourceError.
 
@@ -177,6 +201,9 @@ async def open_stream(
     ``identity`` is the server's, where it is known: another one is not streamed from.
     ``temporary`` first creates the slot for as long as the connection lasts; ``read_only`` never acknowledges.
     ``without_origins`` are left out by the server where the plug-in can: wal2json, of origins that are there.
+    ``push_down`` are options of wal2json besides, which it need not know.
+    ``foresee``: large transactions are to be sent before they commit, which pgoutput can; it says what of them is
+    not to be kept until then.
     """
     session = await in_thread(connect_session, dsn)
     try:
@@ -184,12 +211,15 @@ async def open_stream(
         options = plugin_options(session, plugin, publication)
         if plugin == "wal2json" and without_origins:
             options |= await in_thread(_origin_filter, dsn, without_origins)
+        options |= push_down or {}
+        if foresee is not None:
+            options |= await in_thread(_streaming, session, plugin)
         cursor = await in_thread(_start, session, slot, plugin, options, temporary=temporary)
     except PGEventsError:
         session.connection.close()
         raise
     catalog = SqlCatalog(dsn)
-    source = ReplicationSource(
+    source: Source = ReplicationSource(
         session,
         cursor,
         slot=slot,
@@ -198,6 +228,8 @@ async def open_stream(
         idle_interval_s=idle_interval_s,
         read_only=read_only,
     )
+    if foresee is not None:
+        source = AssembledSource(source, Assembler(foresee, Spool))
     quoted_numbers = has_quoted_numbers(options)
     return Stream(
         source,
@@ -207,6 +239,7 @@ async def open_stream(
         is_exact=quoted_numbers or plugin == "pgoutput",
         start_lsn=start_lsn,
         database=session.connection.info.dbname,
+        options=options,
     )
 
 
@@ -215,6 +248,22 @@ def _origin_filter(dsn: str, names: Sequence[str]) -> dict[str, str]:
     with Sql(dsn) as sql:
         numbers = [number for number, name in sql.rows(_ORIGINS) if name in names]
     return {"filter-origins": ",".join(map(str, numbers))} if numbers else {}
+
+
+def _streaming(session: Session, plugin: str) -> dict[str, str]:
+    """The options of pgoutput. Blocks; raises ConfigError where it has none, else SourceError."""
+    if plugin != "pgoutput":
+        raise ConfigError(
+            f"streaming: the slot's plug-in is {plugin}, which sends transactions at their commit only",
+            hint="Leave streaming out, or use another slot with the plug-in pgoutput.",
+        )
+    if session.server_version < _STREAMING_SINCE:
+        raise ConfigError(
+            "streaming: this server is older than PostgreSQL 14, and sends transactions at their commit only",
+            hint="Leave streaming out.",
+        )
+    session.tell("SET logical_decoding_work_mem = %s", _STREAMING_WORK_MEM)
+    return {"proto_version": "2", "streaming": "on"}
 
 
 def _check_identity(session: Session, identity: str) -> None:
@@ -240,7 +289,7 @@ def with_known(options: dict[str, str], begin: Callable[[], T]) -> T:
         try:
             return begin()
         except PGEventsError as error:
-            unknown = re.search(r'option "([a-z-]+)".* is unknown', str(error))
+            unknown = re.search(r'(?s)option "([a-z-]+)".* is unknown', str(error))
             if unknown is None or unknown[1] not in _OPTIONAL or unknown[1] not in options:
                 raise
             del options[unknown[1]]

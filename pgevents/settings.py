@@ -54,11 +54,16 @@ class Settings:
     create_slot: bool = _option(default=False, help="Create the slot when it is missing.")
     plugin: str = _option("auto", "Output plug-in of the slot.", choices=("auto", "wal2json", "pgoutput"))
     publication: str = _option("pgevents", "Publication to read; pgoutput only.", pattern=".{1,63}")
+    streaming: bool = _option(default=False, help="Take in large transactions while they run; pgoutput only.")
     state: str = _option("", "Where the watermark of the slot is kept: a file, postgres for a table, or none.")
     tables: tuple[str, ...] = _option(
         (), "Stream only tables that match this pattern, such as shop.*; may be repeated.", aliases=("PGTABLES",)
     )
     exclude_tables: tuple[str, ...] = _option((), "Leave out tables that match this pattern; may be repeated.")
+    push_down: bool = _option(
+        default=False,
+        help="Have wal2json leave out tables and operations that are not streamed; ids of events change with that.",
+    )
     sink: str = _option(
         "", "URL of where events go: amqp(s)://…, stdout:, file:PATH or null:", aliases=("RABBITMQ_URL",), secret=True
     )

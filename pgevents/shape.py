@@ -1,7 +1,7 @@
 """One change at a time: filter it, mask and convert its rows, build its event, route and encode it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from pgevents.columns import bind_columns
 from pgevents.condition import ConditionError, ConditionFailed, Unsent
@@ -15,6 +15,7 @@ from pgevents.record import message_event, skip_event, summary_event, truncate_e
 from pgevents.routing import MESSAGE_SCHEMA, Decide, Route, Router, RoutingKey
 from pgevents.row_filter import ColumnTypes, RowFilter, bind_filters, takes_operation
 from pgevents.rule import Rules
+from pgevents.rule_mistake import called
 from pgevents.tally import Counts, Skipped, Summary
 from pgevents.wal import Change, LogicalMessage, Relation, Row
 
@@ -23,8 +24,11 @@ MAX_PLANS = 10_000
 
 _ROWS = ("insert", "update", "delete")
 
+_Rows = tuple[Row | None, Row | None]
 
-class _Plan(NamedTuple):
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
     """What is decided once per relation. ``routes`` of each operation: one, or what chooses by the row."""
 
     layout: Layout
@@ -71,17 +75,20 @@ class Shape:
 
     def __call__(self, numbered: Numbered) -> Sequence[Envelope]:
         item, transaction, seq = numbered
-        if type(item) is Change:
-            return self._row(item, transaction, seq)
-        match item:
-            case Relation():
-                return self._truncated(item, transaction, seq)
-            case LogicalMessage():
-                return self._message(item, transaction, seq)
-            case Skipped():
-                return self._encoder.envelopes(skip_event(item, transaction, seq), self._skip_route)
-            case Summary():
-                return self._summarised(item, transaction, seq)
+        try:
+            if type(item) is Change:
+                return self._row(item, transaction, seq)
+            match item:
+                case Relation():
+                    return self._truncated(item, transaction, seq)
+                case LogicalMessage():
+                    return self._message(item, transaction, seq)
+                case Skipped():
+                    return self._encoder.envelopes(skip_event(item, transaction, seq), self._skip_route)
+                case Summary():
+                    return self._summarised(item, transaction, seq)
+        except RuleFailed as error:
+            raise _placed(error, transaction) from error
         return ()
 
     def _message(self, message: LogicalMessage, transaction: Transaction, seq: int) -> Sequence[Envelope]:
@@ -106,7 +113,11 @@ class Shape:
             plan.routes[op] if transaction.lane is None else self._lane_route(transaction.lane, plan, relation, op)
         )
         if type(route) is not Route:
-            route = _chosen(route, relation, *rows_of(change, plan.layout))
+            rows = rows_of(change, plan.layout)
+            try:
+                route = _chosen(route, *rows)
+            except (Unsent, ConditionError, ConditionFailed) as error:
+                raise self._undecided(change, plan.types, transaction.lane, rows) from error
         return self._encoder.envelopes(row_event(change, plan.layout, transaction, seq), route)
 
     def _truncated(self, relation: Relation, transaction: Transaction, seq: int) -> Sequence[Envelope]:
@@ -118,9 +129,7 @@ class Shape:
             return ()
         lane, op = transaction.lane, "truncate"
         route = plan.routes[op] if lane is None else self._lane_route(lane, plan, relation, op)
-        return self._encoder.envelopes(
-            truncate_event(relation, transaction, seq), _chosen(route, relation, None, None)
-        )
+        return self._encoder.envelopes(truncate_event(relation, transaction, seq), _chosen(route, None, None))
 
     def _summarised(self, summary: Summary, transaction: Transaction, number: int) -> Sequence[Envelope]:
         """Of a key that is hashed no range is left, and of columns that are not shown no name."""
@@ -170,6 +179,21 @@ class Shape:
             routes[relation, op] = _planned(router, relation, op, plan.types)
         return routes[relation, op]
 
+    def _undecided(self, change: Change, types: ColumnTypes, lane: Lane | None, rows: _Rows) -> RuleFailed:
+        """The route that stops is the first to fail when they are asked again, one by one."""
+        relation = change.relation
+        routes, _ = self._router_of(lane).candidates(relation.schema, relation.name, change.op, has_rows=True)
+        for candidate in routes:
+            try:
+                candidate.bound(types.oids, enums=types.enums)(*rows)
+            except (Unsent, ConditionError, ConditionFailed) as error:
+                return RuleFailed(
+                    f"{called('route', candidate.route.rule)} cannot decide on a change of {relation}: {error}",
+                    hint="Nothing is lost: the slot keeps the change. Correct its condition, set REPLICA IDENTITY "
+                    'FULL, or say on_missing = "publish" in the route, which then does not fit such a change.',
+                )
+        raise AssertionError(relation)
+
     def _router_of(self, lane: Lane | None) -> Router:
         content_type_of = self._encoder.content_type_of
         if lane is None:
@@ -199,7 +223,7 @@ class Shape:
         if rule is not None:
             return rule
         # Without rows no condition can be asked, so that one route is left.
-        return _chosen(self._router_of(lane).plan(MESSAGE_SCHEMA, prefix, "message"), prefix, None, None)
+        return _chosen(self._router_of(lane).plan(MESSAGE_SCHEMA, prefix, "message"), None, None)
 
     def _record_route(self, schema: str, table: str, op: str, kind: str) -> Route:
         """Where a record goes: no route changes that, and it is always of the native format."""
@@ -214,18 +238,11 @@ def _planned(router: Router, relation: Relation, op: str, types: ColumnTypes) ->
     return router.plan(relation.schema, relation.name, op, types.oids if op in _ROWS else None, enums=types.enums)
 
 
-def _chosen(route: Route | Decide, relation: Relation | str, new: Row | None, old: Row | None) -> Route:
-    if isinstance(route, Route):
-        return route
-    try:
-        return route(new, old)
-    except (Unsent, ConditionError, ConditionFailed) as error:
-        raise _undecided(relation, error) from error
+def _chosen(route: Route | Decide, new: Row | None, old: Row | None) -> Route:
+    return route if isinstance(route, Route) else route(new, old)
 
 
-def _undecided(relation: Relation | str, error: Exception) -> RuleFailed:
-    return RuleFailed(
-        f"a route cannot decide on a change of {relation}: {error}",
-        hint="Nothing is lost: the slot keeps the change. Correct its condition, set REPLICA IDENTITY FULL, or "
-        'say on_missing = "publish" in the route, which then does not fit such a change.',
-    )
+def _placed(error: RuleFailed, transaction: Transaction) -> RuleFailed:
+    """With the transaction, which is what a person looks for, and may skip."""
+    xid = "" if transaction.xid is None else f"xid {transaction.xid}, commit "
+    return RuleFailed(f"{error} ({xid}LSN {transaction.lsn})", hint=error.hint)

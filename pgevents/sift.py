@@ -88,15 +88,18 @@ class Sift:
         """What was decided on the transaction at hand."""
         return self._ruling
 
-    def passes_over(self, outline: Outline, seq: int) -> bool:
-        """Whether the change is neither published nor looked at; it is counted then. Not while rules have changed."""
+    def passes_over(self, outline: Outline, seq: int, rows: int = 1) -> bool:
+        """Whether changes from number ``seq`` on are neither published nor looked at; they are counted then.
+
+        Not while rules have changed.
+        """
         if self.book.windows is not self._windows:
             return False
         if not self._is_kept((outline.schema, outline.table)):
             return True
-        if not self._covers(outline):
+        if not (self.is_dropping and self._covers(outline)):
             return False
-        self._add(outline, seq)
+        self._add(outline, seq, rows)
         return True
 
     def take(self, numbered: Numbered) -> Sequence[Numbered]:
@@ -167,6 +170,10 @@ class Sift:
             self._complain("a malformed mark was not obeyed", self._counts.malformed_marks, reason=str(error))
             return ()
         if self._ruling is not None and self._ruling.rule.marked:
+            self._counts.repeated_marks += 1
+            self._complain(
+                "a second mark was not obeyed", self._counts.repeated_marks, reason=mark.reason, by=mark.by
+            )
             return ()
         ruling = self.book.of_mark(mark)
         if ruling is not None and self._ruling is None and not self._is_open:
@@ -225,8 +232,8 @@ class Sift:
                 self._digest(item)
         return ()
 
-    def _add(self, outline: Outline, seq: int) -> None:
-        self._tally[outline] += 1
+    def _add(self, outline: Outline, seq: int, rows: int = 1) -> None:
+        self._tally[outline] += rows
         self._from_seq = self._from_seq or seq
 
     def _covers(self, outline: Outline) -> bool:

@@ -22,7 +22,10 @@ _MOST_TABLES = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Ruling:
-    """What a rule says of one transaction. ``tables`` is what it covers; None covers all of it."""
+    """What a rule says of one transaction. ``tables`` is what it covers; None covers all of it.
+
+    ``by`` is who marked the transaction, by the mark's own words, or who added the window.
+    """
 
     rule: SkipRule
     reason: str
@@ -68,6 +71,11 @@ class Rulebook:
         Where one table's rows decide, all changes before them are held, however many; only their bytes bound them.
         """
         return not self._of_tables and rows > max(self._most, MARKED_LOOK_AHEAD if self.heeds_marks else 0)
+
+    @property
+    def waits_for_commit(self) -> bool:
+        """Whether a window asks for what is not known before a transaction commits: its LSN, or its time."""
+        return any(rule.xid is None for rule in (*self.windows, *self._windows))
 
     @property
     def is_idle(self) -> bool:
@@ -124,4 +132,4 @@ def _is_inside(rule: SkipRule, begin: Begin) -> bool:
 
 
 def _ruling(rule: SkipRule, reason: str) -> Ruling:
-    return Ruling(rule, rule.reason or reason, rule.tables)
+    return Ruling(rule, rule.reason or reason, rule.tables, rule.by)

@@ -2,11 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from pgevents.assembly import pipeline_of
+from pgevents.assembly import foresee_of, pipeline_of
 from pgevents.errors import ConfigError, PublishRejected, SlotMissing, SourceDegraded, Unroutable
 from pgevents.gate import Gate
 from pgevents.interfaces import Sink, State
@@ -15,17 +14,19 @@ from pgevents.mask import mask_dsn
 from pgevents.pipeline import Pipeline, Progress
 from pgevents.poison import Poison
 from pgevents.postgres import Sql
+from pgevents.push_down import PushDown, push_down
 from pgevents.rule import Rules
 from pgevents.rule_check import check_file, check_rules
-from pgevents.session import Stream, open_sink, open_state, open_stream
+from pgevents.session import Stream, open_sink, open_state, open_stream, open_windows
 from pgevents.settings import Settings
 from pgevents.skip import Rulebook
 from pgevents.slot import SlotReport, current_lsn
 from pgevents.start import Kept, Wish, prepare, recheck, resume
+from pgevents.table import streamable
 from pgevents.tally import Counts
 from pgevents.thread import in_thread
 from pgevents.version import VERSION
-from pgevents.window import WindowFile, path_of
+from pgevents.window import Windows
 
 logger = logging.getLogger(__name__)
 
@@ -53,9 +54,10 @@ class Streaming:
     counts: Counts = field(default_factory=Counts)
     state: State = field(init=False)
     poison: Poison = field(init=False)
-    windows: WindowFile = field(init=False)
+    windows: Windows = field(init=False)
     book: Rulebook = field(init=False)
     kept: Kept | None = None
+    pushed: PushDown = field(default_factory=PushDown)
     pipeline: Pipeline | None = None
     is_open: bool = False
     is_careful: bool = False
@@ -67,13 +69,20 @@ class Streaming:
         self.state = open_state(settings)
         nack_limit = settings.nack_limit if settings.on_poison == "park" else None
         self.poison = Poison(nack_limit=nack_limit, by_rule=any(rule.parks for rule in settings.rules.skip))
-        self.windows = WindowFile(Path(settings.skips) if settings.skips else path_of(settings))
+        self.windows = open_windows(settings)
         self.book = Rulebook(settings.rules.skip)
 
     @property
     def kept_lsn(self) -> Lsn:
         """Everything before it is confirmed, and known to be after a crash."""
         return self.kept.watermark.end_lsn if self.kept else NOWHERE
+
+    @property
+    def _plugin(self) -> str:
+        """A new slot is made for the one that sends transactions before they commit, where that is wanted."""
+        settings = self.settings
+        is_free = settings.plugin == "auto" and settings.create_slot
+        return "pgoutput" if settings.streaming and is_free else settings.plugin
 
     async def session(self) -> None:
         """A session, and another at once where an event turned out to be poison, which is parked from then on."""
@@ -169,10 +178,10 @@ class Streaming:
         if self.until and not self.until_lsn:
             self.until_lsn = resolve_lsn(settings.dsn, self.until)
         if self.kept is not None and self.has_streamed:
-            return resume(settings.dsn, self.kept, plugin=settings.plugin)
+            return resume(settings.dsn, self.kept, plugin=self._plugin)
         wish = Wish(
             settings.slot,
-            settings.plugin,
+            self._plugin,
             settings.publication,
             settings.tables,
             settings.exclude_tables,
@@ -195,8 +204,9 @@ class Streaming:
         for warning in warnings:
             logger.warning("a rule is hardly meant so", extra={"reason": warning})
 
-    def _open(self, report: SlotReport, kept: Kept) -> Awaitable[Stream]:
-        return open_stream(
+    async def _open(self, report: SlotReport, kept: Kept) -> Stream:
+        wish = await in_thread(self._push_down, report.plugin)
+        opened = await open_stream(
             self.settings.dsn,
             slot=report.slot,
             plugin=report.plugin,
@@ -207,7 +217,26 @@ class Streaming:
             identity=kept.watermark.identity,
             read_only=self.dry_run,
             without_origins=self.settings.rules.pushed_origins,
+            push_down=wish.options,
+            foresee=foresee_of(self.settings, self.book) if self.settings.streaming else None,
         )
+        self._say_pushed(wish.taken(opened.options))
+        return opened
+
+    def _push_down(self, plugin: str) -> PushDown:
+        """What wal2json is to leave out. Asked anew for each session: there may be other tables by then."""
+        if not self.settings.push_down:
+            return PushDown()
+        with Sql(self.settings.dsn) as sql:
+            return push_down(self.settings, streamable(sql), plugin=plugin, has_windows=bool(self.book.windows))
+
+    def _say_pushed(self, pushed: PushDown) -> None:
+        if pushed != self.pushed:
+            self.pushed = pushed
+            for sentence in pushed.pushed.values():
+                logger.info("pushed down to wal2json", extra={"rule": sentence})
+            for sentence in pushed.kept:
+                logger.info("not pushed down", extra={"rule": sentence})
 
     def _announce(self, opened: Stream, report: SlotReport, sink: Sink) -> None:
         if self.has_streamed:
@@ -226,7 +255,21 @@ class Streaming:
         is_new = self.kept is not None and self.kept.is_new
         self.say(f"  state    {self.state}{', a watermark begins' if is_new else ''}")
         self.say(f"  sink     {sink}{', dry run: the slot does not move' if self.dry_run else ''}")
+        if rules := _counted(self.settings.rules, windows=len(self.book.windows)):
+            self.say(f"  rules    {rules}")
         self.say("Ready. Ctrl-C stops once everything read is confirmed.")
+
+
+def _counted(rules: Rules, *, windows: int) -> str:
+    """How many rules there are of each kind; empty where there is none."""
+    counts = {
+        "skip": len(rules.skip),
+        "skip window added": windows,
+        "filter": len(rules.filter),
+        "columns": len(rules.columns),
+        "route": len(rules.route),
+    }
+    return ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
 
 
 def _say_resent(count: int, report: SlotReport) -> None:

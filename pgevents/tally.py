@@ -48,6 +48,7 @@ class Counts:
     filtered: Counter[tuple[str, str]] = field(default_factory=Counter)
     late_marks: int = 0
     malformed_marks: int = 0
+    repeated_marks: int = 0
 
     def skipped(self, rule: str, rows: int) -> None:
         self.transactions[rule] += 1
@@ -61,6 +62,7 @@ class Counts:
             "filtered": self.filtered.total(),
             "late_marks": self.late_marks,
             "malformed_marks": self.malformed_marks,
+            "repeated_marks": self.repeated_marks,
         }
         return "".join(f" {name}={count}" for name, count in said.items() if count)
 

@@ -21,6 +21,25 @@ class Keepalive(NamedTuple):
     wal_end: int
 
 
+class Outline(NamedTuple):
+    """What can be told of a row change without parsing it."""
+
+    op: str
+    schema: str
+    table: str
+
+
+class Passed(NamedTuple):
+    """So many row changes that were counted before their transaction committed, and thrown away."""
+
+    outline: Outline
+    rows: int
+
+
+WalMessage = RawMessage | Keepalive | Passed
+"""What a source hands over."""
+
+
 class _Unchanged(Enum):
     TOAST = "unchanged TOAST"
 
@@ -90,14 +109,6 @@ class Change(NamedTuple):
     relation: Relation
     new: Row | None
     old: Row | None
-
-
-class Outline(NamedTuple):
-    """What can be told of a row change without parsing it."""
-
-    op: str
-    schema: str
-    table: str
 
 
 class Truncate(NamedTuple):

@@ -1,31 +1,20 @@
-"""Windows: skip rules that a person adds while a stream runs, in a file that the stream looks at.
+"""Windows: skip rules that a person adds while a stream runs. Kept in a file, or in a table for many hosts."""
 
-The file is replaced as a whole and synced, so that a reader needs no lock. Those who change it wait for each other.
-"""
-
-import fcntl
-import logging
 import os
 import pwd
 import secrets
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from pgevents import disk
-from pgevents.errors import ConfigError, StateError, StateRefused, StateUnavailable
+from pgevents.errors import ConfigError, StateRefused
 from pgevents.rule import Action, SkipRule
 from pgevents.rule_table import timestamp
 from pgevents.rules import parse_rules
 from pgevents.settings import Settings, nearest
-
-logger = logging.getLogger(__name__)
-
-VERSION = 1
 
 # A lane's exchange and the park are opened before the stream begins.
 ACTIONS = (Action.DROP, Action.SUMMARISE, Action.PUBLISH)
@@ -34,16 +23,30 @@ ACTIONS = (Action.DROP, Action.SUMMARISE, Action.PUBLISH)
 # needs a day to come round to the same ones.
 XID_LIFETIME = timedelta(days=1)
 
-_NEVER = object()
+# A stream that stood still for a long weekend still finds the windows of what it has to read.
+KEPT_OVER = timedelta(days=7)
+
+TABLE = "postgres"
+"""In the place of a file's path: windows are in a table of the streamed database."""
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A rule, and who added it, as user@host, and when, ISO 8601 in UTC."""
+    """A rule with ``by`` and a name, and when it was added, ISO 8601 in UTC.
+
+    A rule with ``xid`` also has ``until``: transaction ids come round again, and both tests must hold.
+    """
 
     rule: SkipRule
-    added_by: str
     added_at: str
+
+    @property
+    def added_by(self) -> str:
+        return self.rule.by
+
+    def is_over(self, moment: datetime) -> bool:
+        """Whether nothing that is committed from then on can match. A range of LSNs has no such time."""
+        return bool(self.rule.until) and max(self.rule.until, self.added_at) <= timestamp(moment)
 
     def as_dict(self) -> dict[str, Any]:
         """What is set, under the keys of ``[[skip]]``."""
@@ -54,166 +57,113 @@ class Window:
         row |= {"added_by": self.added_by, "added_at": self.added_at}
         return {key: value for key, value in row.items() if value}
 
+    def as_row(self) -> dict[str, Any]:
+        """As it is kept: how long an xid is skipped follows from when it was added."""
+        row = self.as_dict()
+        if self.rule.xid is not None:
+            del row["until"]
+        return row
 
-class WindowFile:
-    """The windows of one slot. Every method but ``changed`` may block for as long as the disk does."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._seen: object = _NEVER
-        self._rules: tuple[SkipRule, ...] = ()
+class Windows(Protocol):
+    """Where the windows of one slot are kept; ``str()`` names it. Every method may block.
 
-    def load(self) -> tuple[SkipRule, ...]:
-        """The rules in the order they were added, none where there is no file. Raises StateError.
-
-        A rule with ``xid`` also has ``until``: transaction ids come round again, and both tests must hold.
-        """
-        self._rules = tuple(window.rule for window in self.windows())
-        return self._rules
+    Every method but ``fresh`` raises StateError or SourceError: StateRefused for what a person must mend.
+    """
 
     def windows(self) -> tuple[Window, ...]:
-        """The rules with who added them. Raises StateError: StateRefused where the file is damaged."""
-        try:
-            if self.path.exists() and not self.path.is_file():
-                raise StateRefused(f"{self.path} is no regular file", hint="Move it away: windows are kept there.")
-            with self.path.open("rb") as file:
-                self._seen = _signature(os.fstat(file.fileno()))
-                text = file.read()
-        except FileNotFoundError:
-            self._seen = None
-            return ()
-        except OSError as error:
-            self._seen = error.errno
-            raise _fault(error, "read", self.path) from error
-        return _read(text, self.path)
+        """In the order they were added."""
+        ...
 
-    def changed(self) -> bool:
-        """Whether the file is another one than was last read. Costs one ``stat``."""
-        return self._seen != self._look()
+    def load(self) -> tuple[SkipRule, ...]:
+        """Their rules."""
+        ...
 
     def fresh(self) -> tuple[SkipRule, ...]:
-        """For a running stream: the rules as they are, the file being read only where it has changed.
+        """For a running stream, twice a second: the rules as they are now, cheaply where nothing has changed.
 
-        Where it cannot be read, the rules that were read last, and one warning in the log for each change.
+        Where they cannot be read, the last that were, and a warning in the log, once for each trouble.
         """
-        try:
-            return self.load() if self.changed() else self._rules
-        except StateError as error:
-            self._seen = self._look()
-            logger.warning("kept the windows as they were", extra={"reason": str(error), "hint": error.hint})
-            return self._rules
+        ...
 
     def add(self, rule: SkipRule) -> Window:
         """Add a window, under a name that it is given, and for an ``xid`` until a day from now.
 
-        Returns once it would survive a crash. Raises StateError.
+        Returns once it would survive a crash. A rule without ``by`` is this account's. Windows that have been over
+        for KEPT_OVER are left out.
         """
-        now = datetime.now(UTC)
-        with self._changing() as change:
-            kept = self.windows()
-            rule = replace(rule, name=_new_name({window.rule.name for window in kept}))
-            window = _window(rule, _person(), timestamp(now))
-            change((*kept, window))
-        return window
+        ...
 
-    def remove(self, name: str) -> Window:
-        """Returns once it would survive a crash. Raises ConfigError for an unknown name, else StateError."""
-        with self._changing() as change:
-            kept = {window.rule.name: window for window in self.windows()}
-            if name not in kept:
-                near = nearest(name, kept) or "pgevents skip list shows them."
-                raise ConfigError(f"there is no window {name} in {self.path}", hint=near)
-            removed = kept.pop(name)
-            change(tuple(kept.values()))
-        return removed
+    def remove(self, name: str) -> Window | None:
+        """Returns once it would survive a crash, None for a damaged one. Raises ConfigError for no such name."""
+        ...
 
-    def _look(self) -> object:
-        try:
-            return _signature(self.path.stat())
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            return error.errno
-
-    @contextmanager
-    def _changing(self) -> Iterator[Callable[[tuple[Window, ...]], None]]:
-        """Alone with the file. The lock is on a file beside it, because the file itself is replaced."""
-        try:
-            with self.path.with_name(f".{self.path.name}.lock").open("ab") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                yield self._replace
-        except OSError as error:
-            raise _fault(error, "keep", self.path) from error
-
-    def _replace(self, windows: tuple[Window, ...]) -> None:
-        import orjson  # every command that has settings imports this module
-
-        document = {"version": VERSION, "windows": [_row(window) for window in windows]}
-        disk.replace(self.path, orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    def close(self) -> None: ...
 
 
-def path_of(settings: Settings, config: str | None = None) -> Path:
-    """Where the windows of the slot are: beside its watermark, else beside ``config``, the file that was read."""
-    if settings.state in ("postgres", "none", ""):
-        return Path(config or "").parent / f"pgevents-{settings.slot}.skips.json"
+def place_of(settings: Settings, config: str | None = None) -> str:
+    """Where the windows of the slot are: TABLE, or a file beside its watermark, else beside ``config``."""
+    if settings.state == "postgres":
+        return TABLE
+    if settings.state in ("none", ""):
+        return str(Path(config or "").parent / f"pgevents-{settings.slot}.skips.json")
     state = Path(settings.state.removeprefix("file:"))
-    return state.with_name(f"{state.name.removesuffix('.json').removesuffix('.state')}.skips.json")
+    return str(state.with_name(f"{state.name.removesuffix('.json').removesuffix('.state')}.skips.json"))
 
 
-def _new_name(taken: set[str]) -> str:
-    while (name := f"window-{secrets.token_hex(2)}") in taken:
-        pass
-    return name
-
-
-def _person() -> str:
+def windows_of(rows: Any, place: str, *, hint: str) -> tuple[Window, ...]:
+    """The windows in rows as ``as_row`` gives them. Raises StateRefused for rows that hold none."""
     try:
-        name = pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:  # a container may run under an id that has no name
-        name = str(os.getuid())
-    return f"{name}@{socket.gethostname()}"
-
-
-def _signature(status: os.stat_result) -> tuple[int, ...]:
-    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size
-
-
-def _read(text: bytes, path: Path) -> tuple[Window, ...]:
-    import orjson
-
-    try:
-        document = orjson.loads(text)
-        if document["version"] != VERSION:
-            raise StateRefused(
-                f"{path} holds windows of version {document['version']}, and this PGEvents reads version {VERSION}",
-                hint="Use the PGEvents that wrote it, or a newer one.",
-            )
-        rows = document["windows"]
         persons = [(row.pop("added_by"), row.pop("added_at")) for row in rows]
-        rules = parse_rules({"skip": rows}, str(path)).skip
-        return tuple(_window(rule, *person) for rule, person in zip(rules, persons, strict=True))
+        rules = parse_rules({"skip": rows}, place).skip
+        return tuple(window_of(rule, *person) for rule, person in zip(rules, persons, strict=True))
     except (AttributeError, LookupError, OverflowError, TypeError, ValueError, ConfigError) as error:
-        what = str(error) if isinstance(error, ConfigError) else f"{path} does not hold windows"
-        raise StateRefused(what, hint="Restore the file, or move it away and add the windows again.") from error
+        what = str(error) if isinstance(error, ConfigError) else f"{place} does not hold windows"
+        raise StateRefused(what, hint=hint) from error
 
 
-def _window(rule: SkipRule, added_by: str, added_at: str) -> Window:
+def window_of(rule: SkipRule, added_by: str, added_at: str) -> Window:
+    """Raises ValueError for what is no window."""
     if not (rule.is_window and rule.action in ACTIONS and isinstance(added_by, str)):
         raise ValueError
     moment = datetime.fromisoformat(added_at)
     if rule.xid is not None:
         rule = replace(rule, until=timestamp(moment + XID_LIFETIME))
-    return Window(rule, added_by, timestamp(moment))
+    return Window(replace(rule, by=added_by), timestamp(moment))
 
 
-def _row(window: Window) -> dict[str, Any]:
-    """As it stands in the file: how long an xid is skipped follows from when it was added."""
-    row = window.as_dict()
-    if window.rule.xid is not None:
-        del row["until"]
-    return row
+def kept(windows: Iterable[Window], now: datetime | None = None) -> tuple[Window, ...]:
+    """Those that have not been over for KEPT_OVER."""
+    moment = (now or datetime.now(UTC)) - KEPT_OVER
+    return tuple(window for window in windows if not window.is_over(moment))
 
 
-def _fault(error: OSError, verb: str, path: Path) -> StateError:
-    kind = StateUnavailable if disk.may_pass(error) else StateRefused
-    return kind(f"cannot {verb} the windows in {path}: {disk.words(error)}", hint=disk.advice(error))
+def new_name(taken: Iterable[str]) -> str:
+    names = set(taken)
+    while (name := f"window-{secrets.token_hex(2)}") in names:
+        pass
+    return name
+
+
+def unknown(name: str, windows: Iterable[Window], place: str) -> ConfigError:
+    """What is said of a name that no window has."""
+    rules = [window.rule for window in windows]
+    of_xid = [rule.name for rule in rules if str(rule.xid) == name]
+    if of_xid:
+        hint = f"xid {name} is skipped by {' and '.join(of_xid)}."
+    else:
+        hint = nearest(name, [rule.name for rule in rules])
+    if not hint:
+        hint = (
+            "pgevents skip list shows them." if rules else "There are none. Are --config, --slot and --state right?"
+        )
+    return ConfigError(f"there is no window {name} in {place}", hint=hint)
+
+
+def person() -> str:
+    """Who runs this, as user@host."""
+    try:
+        name = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a container may run under an id that has no name
+        name = str(os.getuid())
+    return f"{name}@{socket.gethostname()}"

@@ -64,3 +64,20 @@ COMMENT ON TABLE pgevents.watermark IS
 
 GRANT USAGE ON SCHEMA pgevents TO pgevents;
 GRANT SELECT, INSERT, UPDATE ON pgevents.watermark TO pgevents;
+
+-- The windows of `pgevents skip add --state postgres`, as in migrations/0003_skip_window.sql.
+
+CREATE TABLE IF NOT EXISTS pgevents.skip_window (
+    slot     text        NOT NULL,
+    name     text        NOT NULL,
+    number   bigint      GENERATED ALWAYS AS IDENTITY,
+    rule     jsonb       NOT NULL,
+    added_by text        NOT NULL,
+    added_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (slot, name)
+);
+
+COMMENT ON TABLE pgevents.skip_window IS
+    'Transactions that a person asked to skip, as keys of [[skip]]. Written by pgevents skip; never published.';
+
+GRANT SELECT, INSERT, DELETE ON pgevents.skip_window TO pgevents;

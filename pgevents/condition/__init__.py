@@ -2,5 +2,6 @@
 
 from pgevents.condition.condition import Condition
 from pgevents.condition.error import ConditionError, ConditionFailed, Unsent
+from pgevents.condition.kind import Enum
 
-__all__ = ["Condition", "ConditionError", "ConditionFailed", "Unsent"]
+__all__ = ["Condition", "ConditionError", "ConditionFailed", "Enum", "Unsent"]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pgevents.condition import syntax
 from pgevents.condition.binder import Binder
 from pgevents.condition.never import never
+from pgevents.condition.operand import Enums
 from pgevents.condition.parser import parse
 from pgevents.condition.row_filter import row_filter
 from pgevents.condition.syntax import Node
@@ -29,13 +30,13 @@ class Condition:
         found = frozenset((node.side, node.name) for node in syntax.walked(tree) if isinstance(node, syntax.Column))
         return cls(text, tree, found)
 
-    def bind(self, types: Mapping[str, int], *, enums: frozenset[int] | None = None) -> Test:
+    def bind(self, types: Mapping[str, int], *, enums: Enums | None = None) -> Test:
         """A closure over the raw rows ``new`` and ``old`` of one relation: true, false, or None for unknown.
 
         ``types`` has for each column the OID of its type, or of the base type of its domain. ``enums`` are the OIDs
         that are enums; without them every type that is not PostgreSQL's own counts as one, which suits what was bound
-        with them before. Raises ConditionError where PostgreSQL would not take the condition, and where we could not
-        tell what it would say.
+        with them before. Where they map to an Enum, a literal must be one of its labels. Raises ConditionError where
+        PostgreSQL would not take the condition, and where we could not tell what it would say.
 
         A row that is None reads as all NULL, as that of an insert or delete in a trigger does. An old row of an
         update that was not sent must be given as ``{}``. The closure raises Unsent for a column that is not in its
@@ -46,6 +47,10 @@ class Condition:
     def never(self) -> bool:
         """Whether it is sure that no row makes it true. False where it is not known."""
         return never(self.tree)
+
+    def never_with(self, other: "Condition") -> bool:
+        """Whether it is sure that no row makes both true."""
+        return never(syntax.Logic(0, is_and=True, left=self.tree, right=other.tree))
 
     def as_row_filter(self) -> str | None:
         """The condition as the WHERE of a table in CREATE PUBLICATION; None where a publication would refuse it.

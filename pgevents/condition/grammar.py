@@ -32,6 +32,8 @@ WORDS = {
 KNOWN = (*WORDS, "null", "true", "false", "unknown", "distinct", "from", "escape", "cast", "as", "new", "old")
 REFUSED_WORDS = {
     "case": "CASE",
+    "when": "WHEN before a condition",
+    "where": "WHERE before a condition",
     "select": "a subquery",
     "exists": "a subquery",
     "any": "ANY",
@@ -44,6 +46,11 @@ REFUSED_WORDS = {
     "current_timestamp": "current_timestamp, which is another every time,",
 }
 REFUSED_SIGNS = {
+    "==": "==",
+    "<=>": "<=>",
+    "&&": "&&",
+    "&": "&",
+    "!": "!",
     "~": "a regular expression",
     "!~": "a regular expression",
     "~*": "a regular expression",
@@ -54,5 +61,29 @@ REFUSED_SIGNS = {
     "#>>": "#>>",
     "^": "^",
 }
+
+_ELEMENTS = "Write IN ('a', 'b') for one of several literals. What is in an array cannot be asked for."
+_DOCUMENT = "Read from JSON with -> and ->>."
+HINTS = {
+    **dict.fromkeys(("any", "some", "array"), _ELEMENTS),
+    "all": "Write NOT IN ('a', 'b') for none of several literals. What is in an array cannot be asked for.",
+    **dict.fromkeys(("when", "where"), "Begin with what comes behind it."),
+    "==": "Write = alone.",
+    "<=>": "Write IS NOT DISTINCT FROM.",
+    **dict.fromkeys(("&&", "&"), "Write AND between conditions. What is in an array cannot be asked for."),
+    "!": "Write NOT, or <> for not equal.",
+    "||": "Write OR between conditions. Texts cannot be put together.",
+    **dict.fromkeys(("~", "!~", "~*"), "Use LIKE or ILIKE."),
+    **dict.fromkeys(("@>", "<@", "#>", "#>>"), _DOCUMENT),
+}
+"""What to write in place of a word or sign that is refused."""
+
+_OPERATIONS = 'Give the rule operations = ["insert"], or others.'
+_TABLES = 'Give the rule tables = ["schema.table"].'
+TRIGGER_WORDS = {
+    "tg_op": _OPERATIONS,
+    **dict.fromkeys(("tg_table_name", "tg_table_schema", "tg_relname", "tg_relid"), _TABLES),
+}
+"""Variables of a trigger function, and what says the same in a rule."""
 
 TYPE_WORDS = frozenset(name.split()[0] for name in CAST_NAMES)

@@ -1,5 +1,7 @@
 """The types a condition knows, by the OIDs of pg_type, and how PostgreSQL groups them."""
 
+from typing import NamedTuple
+
 BOOL, BYTEA, INT8, INT2, INT4, TEXT, JSON, FLOAT4, FLOAT8 = 16, 17, 20, 21, 23, 25, 114, 700, 701
 UNKNOWN, BPCHAR, VARCHAR, DATE, TIME, TIMESTAMP, TIMESTAMPTZ = 705, 1042, 1043, 1082, 1083, 1114, 1184
 NUMERIC, UUID, JSONB = 1700, 2950, 3802
@@ -76,6 +78,13 @@ _SCALARS_EQUAL_AS_PRINTED = frozenset(
 # Arrays of boolean, smallint, integer, bigint, text, varchar, uuid, date, timestamp, timestamptz, time, bytea.
 _ARRAYS_EQUAL_AS_PRINTED = frozenset({1000, 1005, 1007, 1016, 1009, 1015, 2951, 1182, 1115, 1185, 1183, 1001})
 EQUAL_AS_PRINTED = _SCALARS_EQUAL_AS_PRINTED | _ARRAYS_EQUAL_AS_PRINTED
+
+
+class Enum(NamedTuple):
+    """An enum's name, for a message, and its labels in their order."""
+
+    name: str
+    labels: tuple[str, ...]
 
 
 def name_of(oid: int) -> str:

@@ -22,6 +22,7 @@ from pgevents.condition.kind import (
     TEXTS,
     UNKNOWN,
     UUID,
+    Enum,
     name_of,
 )
 from pgevents.condition.reader import place
@@ -32,14 +33,18 @@ from pgevents.condition.term import Term, column, combined, constant, mapped
 _LONGEST_BIGINT = 21
 
 
+Enums = frozenset[int] | Mapping[int, Enum]
+"""The OIDs that are enums, with what the enum is where its labels are to be checked."""
+
+
 class Operands:
-    """``types``: column name → OID of its base type. ``enums``: the OIDs that are enums,
-    where None is given every type that is not PostgreSQL's own.
+    """``types``: column name → OID of its base type. ``enums``: where None is given, every type that is not
+    PostgreSQL's own is one.
 
     What makes a term of a node raises ConditionError.
     """
 
-    def __init__(self, text: str, types: Mapping[str, int], enums: frozenset[int] | None = None) -> None:
+    def __init__(self, text: str, types: Mapping[str, int], enums: Enums | None = None) -> None:
         self._text = text
         self._types = types
         self._enums = enums
@@ -91,6 +96,7 @@ class Operands:
         if term.value is None:
             return constant(None, oid, ordered=term.ordered)
         if self._is_enum(oid):
+            self._check_label(term.value, oid, node)
             return constant(term.value, oid)
         if oid not in value.DECODERS and oid not in TEXTS and oid != UUID:
             hint = "Cast the column: ::text." if oid not in (JSON, JSONB) else "Read a part of it with ->>."
@@ -99,6 +105,13 @@ class Operands:
             return constant(value.parse(term.value, oid), oid, ordered=term.ordered)
         except ConditionFailed as error:
             raise self._refusal(node, error.reason) from error
+
+    def _check_label(self, label: str, oid: int, node: Node) -> None:
+        """PostgreSQL would take no other; a row could never have it."""
+        enum = self._enums[oid] if isinstance(self._enums, Mapping) else None
+        if enum and label not in enum.labels:
+            hint = nearest(label, enum.labels) or f"The labels are {', '.join(enum.labels)}."
+            raise self._refusal(node, f"the enum {enum.name} has no label {label!r}", hint)
 
     def _resolved(self, terms: list[Term], nodes: "list[Node]") -> list[Term]:
         """Untyped literals as the type of the others, or text where all are untyped."""

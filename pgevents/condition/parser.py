@@ -125,16 +125,16 @@ class _Parser(Reader):
                 if self._has("."):
                     raise self._refusal(token.start, "a field of a column is not supported")
                 return syntax.Column(token.start, token.text, name.text, name.end)
+            if name.text == "*":
+                raise self._whole_row(token)
             raise self._refusal(name.start, "a column's name is missing")
         if self._has("."):
             raise self._refusal(
                 token.start, f"{token.text}. is neither new. nor old.", f"{nearest(token.text, ('new', 'old'))}"
             )
         if token.text in ("new", "old"):
-            raise self._refusal(token.start, "the whole row is not supported", f"Name a column: {token.text}.x.")
-        raise self._refusal(
-            token.start, "a column is written new.x or old.x", f"Did you mean new.{token.text} or old.{token.text}?"
-        )
+            raise self._whole_row(token)
+        raise self._bare_name(token)
 
     def _call(self) -> Node:
         name = self._take()
@@ -234,6 +234,8 @@ class _Parser(Reader):
         raise self._unexpected()
 
     def _in(self, left: Node, at: int, *, negated: bool) -> Node:
+        if self._token.text != "(":
+            raise self._refusal(self._token.start, "( is missing", "Write IN ('a', 'b').")
         choices = self._list()
         if not choices:
             raise self._refusal(at, "the list after IN is empty")

@@ -1,33 +1,29 @@
 """RabbitMQ: whether it can be reached and published to, and by whom."""
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import pika
-
+from pgevents.doctor.destination import Use, every_exchange
 from pgevents.doctor.finding import Finding, fatal, ok, refusal, unseen, warning
 from pgevents.doctor.host import is_loopback
 from pgevents.doctor.management import Management, NotSeenError
+from pgevents.doctor.route import Destination
 from pgevents.doctor.topology import ManagedTopology
 from pgevents.errors import SinkError
 from pgevents.settings import Settings
 from pgevents.sink.amqp.blocking import dial
-from pgevents.sink.amqp.fault import declare_fault
-from pgevents.sink.amqp.url import SHORT_STRING_BYTES, AmqpUrl, BrokerAddress
+from pgevents.sink.amqp.url import AmqpUrl, BrokerAddress
 
 BLOCKED_TIMEOUT_S = 3.0
 OLDEST_MAINTAINED = 4
-_NOT_FOUND = 404
-_PROBE_KEY = "pgevents.doctor"
 
 
 @dataclass(frozen=True, slots=True)
 class Broker:
     """An open connection to a broker that greeted with ``version``.
 
-    ``keys`` are the routing keys to come, each with what it is for; None: not known.
+    ``uses`` are the exchanges and routing keys to come, each with what it is for; None: not known.
     """
 
     settings: Settings
@@ -36,7 +32,11 @@ class Broker:
     connection: Any
     management: Management
     topology: ManagedTopology
-    keys: Mapping[str, str] | None
+    uses: Mapping[Destination, Use] | None
+
+    @property
+    def exchanges(self) -> tuple[str, ...]:
+        return every_exchange(self.settings, self.url.exchange)
 
     @property
     def major(self) -> int:
@@ -75,88 +75,6 @@ def check_version(broker: Broker) -> Iterator[Finding]:
         yield warning("broker version", name, "its makers mend nothing in 3.x any more", fix="Upgrade to 4.")
     else:
         yield ok("broker version", name)
-
-
-def check_exchange(broker: Broker) -> Iterator[Finding]:
-    """Ask for it, and where it is and ``stream`` would declare it, whether it is as that would have it."""
-    url, subject = broker.url, f"exchange {broker.url.exchange}"
-    error = _declare(broker, passive=True)
-    if error is None and broker.settings.declare:
-        error = _declare(broker, passive=False)
-    if error is None:
-        yield ok("exchange", f"{subject} is there" + (", durable, of type topic" if broker.settings.declare else ""))
-    elif getattr(error, "reply_code", 0) == _NOT_FOUND and broker.settings.declare:
-        yield _may_declare(broker)
-    else:
-        yield refusal("exchange", subject, declare_fault(error, url))
-
-
-def _declare(broker: Broker, *, passive: bool) -> pika.exceptions.AMQPError | None:
-    """The broker's refusal. What exists is never changed by it."""
-    try:
-        channel = broker.connection.channel()
-        channel.exchange_declare(broker.url.exchange, exchange_type="topic", durable=True, passive=passive)
-        channel.close()
-    except pika.exceptions.AMQPError as error:
-        return error
-    return None
-
-
-def _may_declare(broker: Broker) -> Finding:
-    subject, user = f"exchange {broker.url.exchange}", broker.url.user
-    try:
-        rights = broker.management.get("users", user, "permissions") or []
-    except NotSeenError as reason:
-        return unseen(
-            "exchange",
-            subject,
-            f"whether user {user} may declare it: {reason}",
-            fix="Declare it beforehand, durable, of type topic.",
-        )
-    patterns = [each["configure"] for each in rights if each["vhost"] == broker.url.vhost]
-    if any(permits(pattern, broker.url.exchange) for pattern in patterns):
-        return ok("exchange", f"{subject} will be declared")
-    return fatal(
-        "exchange",
-        subject,
-        f"it is not there, and user {user} may not declare it",
-        fix=f"Declare it, durable, of type topic, or rabbitmqctl set_permissions -p '{broker.url.vhost}' '{user}' "
-        "with a configure pattern that matches it.",
-    )
-
-
-def permits(pattern: str, name: str) -> bool:
-    """Whether RabbitMQ takes a permission's regular expression for ``name``; the empty one is for nothing."""
-    try:
-        return bool(pattern) and re.search(pattern, name) is not None
-    except re.error:
-        return False
-
-
-def check_publishing(broker: Broker) -> Iterator[Finding]:
-    """Publish in a transaction that is rolled back: the broker looks at rights and alarms, and delivers nothing."""
-    if _declare(broker, passive=True) is not None:
-        return
-    subject = f"exchange {broker.url.exchange}"
-    try:
-        channel = broker.connection.channel()
-        channel.tx_select()
-        for key in broker.keys or (_PROBE_KEY,):  # the keys to come: permissions of topics go by them
-            if len(key.encode()) <= SHORT_STRING_BYTES:
-                channel.basic_publish(broker.url.exchange, key, b"")
-        channel.tx_rollback()
-        channel.close()
-    except pika.exceptions.ConnectionBlockedTimeout:
-        yield fatal(
-            "publishing",
-            subject,
-            "the broker takes nothing now: it is out of memory or disk",
-            fix="rabbitmq-diagnostics alarms names the node; free memory or disk there.",
-        )
-    except pika.exceptions.AMQPError as error:
-        yield refusal("publishing", subject, declare_fault(error, broker.url))
-    else:
-        yield ok("publishing", f"user {broker.url.user} may publish to {subject}")
 
 
 def _alarms(management: Management) -> list[dict[str, str]]:
@@ -254,4 +172,4 @@ def check_options(settings: Settings, url: AmqpUrl) -> Iterator[Finding]:
         yield ok("sink options", "none of them gives up an event")
 
 
-CHECKS = (check_version, check_exchange, check_publishing, check_alarms)
+CHECKS = (check_version, check_alarms)

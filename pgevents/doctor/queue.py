@@ -1,9 +1,8 @@
-"""The queues that events reach: whether there is one for each, and whether it keeps what it gets."""
+"""The queues that events reach, and whether each keeps what it gets."""
 
 import json
 import re
 import shlex
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,89 +10,21 @@ from typing import Any
 from pgevents.doctor.broker import Broker, management_fix
 from pgevents.doctor.finding import Finding, Level, ok, unseen, warning
 from pgevents.doctor.management import NotSeenError
-from pgevents.doctor.route import queues_for, unrouted
-from pgevents.sink.amqp.url import SHORT_STRING_BYTES
+from pgevents.doctor.route import queues_for
 
-_SHOWN = 3
 # Since this version a quorum queue drops what was handed out that often, or dead-letters it.
 _DELIVERY_LIMIT_SINCE = 4
 _REDELIVERIES = 20
 
 
-def check_keys(broker: Broker) -> Iterator[Finding]:
-    """Whether every routing key can be sent at all."""
-    long = {key: what for key, what in (broker.keys or {}).items() if len(key.encode()) > SHORT_STRING_BYTES}
-    for what in sorted(set(long.values())):
-        yield Finding(
-            "routing keys",
-            "fatal",
-            what,
-            f"its routing key is longer than the {SHORT_STRING_BYTES} bytes of AMQP, so it cannot be published",
-            "Give the sink URL a shorter routing_key= template, or leave the table out.",
-        )
-    if broker.keys and not long:
-        yield ok("routing keys", f"{len(broker.keys)} keys, all short enough")
-
-
-def check_bindings(broker: Broker) -> Iterator[Finding]:
-    """Whether a queue is bound for every table and operation."""
-    if broker.keys is None:
-        yield unseen(
-            "bindings",
-            f"exchange {broker.url.exchange}",
-            "which tables there are",
-            fix="See the line of the database.",
-        )
-        return
-    if not broker.keys:
-        return
-    try:
-        if broker.topology.exchange(broker.url.exchange) is None:
-            missing = dict(broker.keys)
-        else:
-            missing = unrouted(broker.topology, broker.url.exchange, broker.keys)
-    except NotSeenError as reason:
-        yield unseen("bindings", f"exchange {broker.url.exchange}", reason, fix=management_fix(broker))
-        return
-    by_table: dict[str, list[str]] = defaultdict(list)
-    for key, what in missing.items():
-        by_table[what].append(key)
-    for table, keys in by_table.items():
-        yield _unbound(broker, table, keys)
-    if not missing:
-        yield ok("bindings", f"a queue is bound for each of {len(broker.keys)} routing keys")
-
-
-def _unbound(broker: Broker, table: str, keys: list[str]) -> Finding:
-    level: Level = "warning"
-    match broker.settings.on_unroutable:
-        case _ if not broker.url.mandatory:
-            level, outcome = "fatal", "such events vanish, and count as delivered"
-        case "drop":
-            level, outcome = "fatal", "such events are given up"
-        case "park":
-            outcome = "such events are parked in a file"
-        case _:
-            outcome = "the stream holds at the first such event until one is"
-    more = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
-    pattern = shlex.quote(f"{keys[0].rpartition('.')[0]}.#" if "." in keys[0] else keys[0])
-    return Finding(
-        "bindings",
-        level,
-        table,
-        f"no queue is bound for {', '.join(keys[:_SHOWN])}{more}: {outcome}",
-        f"rabbitmqadmin --vhost={shlex.quote(broker.url.vhost)} declare binding "
-        f"source={shlex.quote(broker.url.exchange)} destination=QUEUE routing_key={pattern}",
-    )
-
-
 def check_queues(broker: Broker) -> Iterator[Finding]:
     """Every queue that one of the keys reaches; without the tables, every one that is bound."""
     exchange = broker.url.exchange
+    everything = [(each, None) for each in broker.exchanges]
     try:
         names = set[str]()
-        for key in broker.keys if broker.keys is not None else (None,):
-            names |= queues_for(broker.topology, exchange, key)
+        for name, key in broker.uses if broker.uses is not None else everything:
+            names |= queues_for(broker.topology, name, key)
         queues = [_queue(broker.topology.queue(name)) for name in sorted(names)]
         nodes = len(broker.management.get("nodes") or [])
     except NotSeenError as reason:
@@ -250,4 +181,4 @@ def _set_policy(queue: Queue, vhost: str, definition: Mapping[str, Any]) -> str:
     )
 
 
-CHECKS = (check_keys, check_bindings, check_queues)
+CHECKS = (check_queues,)

@@ -6,8 +6,8 @@ from pgevents.doctor.database import Database
 from pgevents.doctor.finding import Finding, ok, warning
 from pgevents.postgres import quoted
 
-# The replication connection, one for the catalog, one for a start, one for the watermark in a table.
-CONNECTIONS = 4
+# The replication connection, one for the catalog, one for a start, one each for watermark and windows in a table.
+CONNECTIONS = 5
 
 _ROLE = """
 select rolsuper, rolconnlimit, rolvaliduntil < now() + interval '30 days', rolvaliduntil::text

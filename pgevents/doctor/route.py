@@ -3,9 +3,18 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 from pgevents.doctor.management import NotSeenError
+
+T = TypeVar("T")
+
+
+class Destination(NamedTuple):
+    """What an event is published to."""
+
+    exchange: str
+    key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +90,6 @@ def matches(pattern: str, key: str) -> bool:
     return fits(0, 0)
 
 
-def unrouted(topology: Topology, exchange: str, keys: Mapping[str, str]) -> dict[str, str]:
-    """Of ``keys``, each with what it is for, those that reach no queue."""
-    return {key: what for key, what in keys.items() if not queues_for(topology, exchange, key)}
+def unrouted(topology: Topology, uses: Mapping[Destination, T]) -> dict[Destination, T]:
+    """Of ``uses``, each with what it is for, those that reach no queue."""
+    return {to: use for to, use in uses.items() if not queues_for(topology, to.exchange, to.key)}

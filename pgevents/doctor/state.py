@@ -1,6 +1,6 @@
 """The watermark: whether it can be kept, and whether the slot still agrees with it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 
 from pgevents.doctor.database import Database
@@ -12,23 +12,28 @@ from pgevents.session import open_state
 from pgevents.start import check_state, gap_found, look_around
 from pgevents.watermark import Watermark
 
-_TABLE = "select pg_catalog.to_regclass('pgevents.watermark') is not null"
+_TABLE = "select pg_catalog.to_regclass(%s) is not null"
 _MAY_CREATE = "select pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE')"
-_MAY_WRITE = "select pg_catalog.has_table_privilege('pgevents.watermark', %s)"
+_MAY_WRITE = "select pg_catalog.has_table_privilege(%s, %s)"
+_RIGHTS = {
+    "pgevents.watermark": ("SELECT", "INSERT", "UPDATE"),
+    "pgevents.skip_window": ("SELECT", "INSERT", "DELETE"),
+}
 
 
 def check_watermark(database: Database) -> Iterator[Finding]:
     """What ``stream`` would find out, with the same rules. Nothing is made and nothing is moved."""
     subject = f"state {database.settings.state}"
     try:
-        if database.settings.state == "postgres" and not database.sql.rows(_TABLE)[0][0]:
+        if database.settings.state == "postgres" and not database.sql.rows(_TABLE, "pgevents.watermark")[0][0]:
             yield _no_table(database)
             return
         with closing(open_state(database.settings)) as state:
             found, watermark, server = look_around(database.sql, database.settings.slot, state)
             check_state(watermark, database.settings.slot, state)
         if database.settings.state == "postgres":
-            yield from _check_rights(database)
+            for table, rights in _RIGHTS.items():
+                yield from _check_rights(database, table, rights)
         yield _compared(database, watermark, gap_found(watermark, server, found) if watermark else None)
     except PGEventsError as error:
         yield refusal("watermark", subject, error)
@@ -53,18 +58,20 @@ def _no_table(database: Database) -> Finding:
     )
 
 
-def _check_rights(database: Database) -> Iterator[Finding]:
-    lacking = [each for each in ("SELECT", "INSERT", "UPDATE") if not database.sql.rows(_MAY_WRITE, each)[0][0]]
+def _check_rights(database: Database, table: str, rights: Sequence[str]) -> Iterator[Finding]:
+    if not database.sql.rows(_TABLE, table)[0][0]:  # of windows, where none was ever added
+        return
+    lacking = [each for each in rights if not database.sql.rows(_MAY_WRITE, table, each)[0][0]]
     if lacking:
         yield fatal(
-            "watermark table",
+            "state tables",
             f"role {database.role}",
-            f"it may not {', '.join(lacking)} on pgevents.watermark",
+            f"it may not {', '.join(lacking)} on {table}",
             fix="Grant it.",
-            sql=(f"GRANT {', '.join(lacking)} ON pgevents.watermark TO {quoted(database.role)}",),
+            sql=(f"GRANT {', '.join(lacking)} ON {table} TO {quoted(database.role)}",),
         )
     else:
-        yield ok("watermark table", f"role {database.role} may write to it")
+        yield ok("state tables", f"role {database.role} may write to {table}")
 
 
 CHECKS = (check_watermark,)

@@ -5,11 +5,12 @@ from collections.abc import Iterator, Sequence
 
 from pgevents.assembly import codec_opener, shape_of, sift_of
 from pgevents.encoder import Encoder
-from pgevents.errors import RuleFailed
+from pgevents.errors import ConfigError, DecodeError, PGEventsError, RuleFailed
 from pgevents.event import Envelope, Event
+from pgevents.explain.change import ChangeVerdict, Outcome, Where
 from pgevents.explain.contest import Contest
 from pgevents.explain.recording import Excerpt, Head
-from pgevents.explain.verdict import ChangeVerdict, Outcome, TransactionVerdict, Where
+from pgevents.explain.verdict import TransactionVerdict
 from pgevents.filters import TableFilter
 from pgevents.gate import Gate
 from pgevents.look_ahead import Item, Numbered
@@ -30,7 +31,7 @@ class Explainer:
     many changes are listed; ``is_cut`` says that there may be more.
 
     ``windows`` are those of ``pgevents skip add``; ``watermark`` is where the stream stands; ``exchange`` is the
-    sink's own. Raises DecodeError, and ConfigError for a rule that does not fit a table.
+    sink's own.
     """
 
     def __init__(
@@ -67,17 +68,28 @@ class Explainer:
         self.is_cut = False
 
     def transactions(self) -> Iterator[TransactionVerdict]:
-        """The verdict on each transaction that holds anything, in order."""
+        """The verdict on each transaction that holds anything, in order; the last is of where the stream stops."""
         for read, message in enumerate(self._messages, 1):
-            verdict = self._taken(message)
+            verdict = self._verdict_at(message)
             if verdict is not None and not verdict.is_empty:
                 yield verdict
+                if verdict.stops:
+                    return
             if read >= self._limit and not self._gate.inside:
                 self.is_cut = True
                 return
 
+    def _verdict_at(self, message: RawMessage) -> TransactionVerdict | None:
+        """The verdict, where the message ends a transaction, or the stream."""
+        try:
+            return self._taken(message)
+        except DecodeError as error:
+            verdict = self._verdict if self._gate.inside else TransactionVerdict(commit_lsn=str(error.lsn))
+            self._list(_stop(0, "unreadable", "message", error), verdict)
+            return self._ended() if self._gate.inside else verdict
+
     def _taken(self, message: RawMessage) -> TransactionVerdict | None:
-        """The verdict, where the message ends a transaction. As Pipeline does it."""
+        """As Pipeline does it."""
         gate = self._gate
         if gate.skims and (outline := self._decoder.skim(message)) is not None and gate.passes_over(outline):
             self._count(outline)
@@ -90,7 +102,9 @@ class Explainer:
         self._look_at(item)
         for numbered in gate.admit(item):
             self._judge(numbered, self._verdict)
-        return self._ended() if isinstance(item, Commit) else None
+            if self._verdict.stops:
+                break
+        return self._ended() if isinstance(item, Commit) or self._verdict.stops else None
 
     def _lone(self, message: LogicalMessage) -> TransactionVerdict:
         verdict = TransactionVerdict(commit_lsn=str(message.lsn))
@@ -132,7 +146,7 @@ class Explainer:
         verdict.late_marks, verdict.malformed_marks = self._counts.late_marks, self._counts.malformed_marks
         if ruling is not None and not verdict.is_resent:
             verdict.rule, verdict.action, verdict.reason = ruling.rule.name, str(ruling.action), ruling.reason
-            verdict.by, verdict.application = ruling.by, ruling.application
+            verdict.by, verdict.application, verdict.is_marked = ruling.by, ruling.application, ruling.rule.marked
         return verdict
 
     def _judge(self, numbered: Numbered, verdict: TransactionVerdict) -> None:
@@ -146,8 +160,11 @@ class Explainer:
             verdict.events += 1
             verdict.bytes += change.where.bytes
         verdict.filtered.update([change.rule] if change.outcome is Outcome.FILTERED else [])
-        verdict.stops += change.outcome is Outcome.STOPS
-        if self._room > 0:
+        self._list(change, verdict)
+
+    def _list(self, change: ChangeVerdict, verdict: TransactionVerdict) -> None:
+        verdict.stops = change.outcome is Outcome.STOPS
+        if self._room > 0 or verdict.stops:
             self._room -= 1
             verdict.changes.append(change)
         else:
@@ -161,8 +178,8 @@ class Explainer:
         self._witness.seen = None
         try:
             envelopes = self._shape(numbered)
-        except RuleFailed as error:
-            return ChangeVerdict(seq, op, table, Outcome.STOPS, problem=str(error))
+        except (RuleFailed, ConfigError) as error:  # the latter for a rule that does not fit the table as it was
+            return _stop(seq, op, table, error)
         if self._witness.seen is not None:
             return self._encoded(ChangeVerdict(seq, op, table, Outcome.PUBLISHED), *self._witness.seen, envelopes)
         rule = self._filter_of(item)
@@ -203,6 +220,12 @@ class Witness(Encoder):
     def envelopes(self, event: Event, route: Route) -> Sequence[Envelope]:
         self.seen = (event, route)
         return super().envelopes(event, route)
+
+
+def _stop(seq: int, op: str, table: str, error: PGEventsError) -> ChangeVerdict:
+    """The transaction, which a stream's error names behind the rule's own, is known here."""
+    cause = error.__cause__ if isinstance(error.__cause__, RuleFailed) else error
+    return ChangeVerdict(seq, op, table, Outcome.STOPS, problem=str(cause), hint=error.hint)
 
 
 def _named(item: Item) -> tuple[str, str]:

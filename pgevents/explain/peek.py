@@ -30,17 +30,20 @@ from pg_catalog.pg_logical_slot_peek_binary_changes(%s, null, %s, variadic %s::t
 
 
 @contextmanager
-def peek(dsn: str, *, slot: str, plugin: str, publication: str, limit: int) -> Iterator[Excerpt]:
+def peek(
+    dsn: str, *, slot: str, plugin: str, publication: str, limit: int, push_down: Mapping[str, str] | None = None
+) -> Iterator[Excerpt]:
     """What the slot delivers next: ``limit`` messages, and the rest of the transaction in which they end.
 
-    ``plugin`` may be ``auto``. Nothing is acknowledged. Blocks; raises SourceError, also as the messages are read,
-    and SlotInUse while a stream reads the slot.
+    ``plugin`` may be ``auto``. ``push_down`` are options of the plug-in besides, which it need not know. Nothing is
+    acknowledged. Blocks; raises SourceError, also as the messages are read, and SlotInUse while a stream reads the
+    slot.
     """
     with _in_use_explained(slot):
         database, plugin = _check(dsn, slot, plugin)
         session = connect_session(dsn)
         with closing(session.connection), closing(SqlCatalog(dsn)) as catalog:
-            options = plugin_options(session, plugin, publication)
+            options = {**plugin_options(session, plugin, publication), **(push_down or {})}
             first = with_known(options, lambda: _declare(session, slot, plugin, limit, options))
             head = Head(plugin, session.identity, database, session.encoding, has_quoted_numbers(options))
             yield Excerpt(head, catalog, _messages(session, slot, plugin, first))

@@ -1,97 +1,15 @@
-"""What becomes of a transaction and of each of its changes, as a line and as JSON."""
+"""What becomes of a transaction, as lines and as JSON."""
 
 from collections import Counter
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any
 
 import orjson
 
+from pgevents.explain.change import ChangeVerdict
 from pgevents.explain.contest import Match
 from pgevents.log import one_line
 from pgevents.wal import Outline
-
-
-class Outcome(StrEnum):
-    """What becomes of one change."""
-
-    PUBLISHED = "published"
-    PARKED = "parked"
-    FILTERED = "filtered"
-    NOT_STREAMED = "not streamed"
-    NOT_IN_FORMAT = "not in format"
-    STOPS = "stops"
-
-
-@dataclass(frozen=True, slots=True)
-class Where:
-    """Where a change goes and as what. ``route`` is the rule's name, and empty without one."""
-
-    exchange: str
-    routing_key: str
-    route: str
-    format: str
-    messages: int
-    bytes: int
-
-    def __str__(self) -> str:
-        place = f"{self.exchange}/{self.routing_key}" if self.exchange else self.routing_key
-        route = f" by route {self.route}" if self.route else ""
-        size = f"{self.bytes:,} bytes" + (f" in {self.messages} messages" if self.messages > 1 else "")
-        return f"{place}{route} ({self.format}, {size})"
-
-
-@dataclass(frozen=True, slots=True)
-class ChangeVerdict:
-    """``table`` is a prefix where ``op`` is message. ``key`` is the event's, so that what is masked is. ``rule`` is
-    the filter, or who parks it; ``problem`` is why the stream would stop.
-    """
-
-    seq: int
-    op: str
-    table: str
-    outcome: Outcome
-    key: dict[str, Any] | None = None
-    where: Where | None = None
-    rule: str = ""
-    problem: str = ""
-
-    def as_dict(self) -> dict[str, Any]:
-        where = self.where
-        return {
-            "seq": self.seq,
-            "op": self.op,
-            "table": self.table,
-            "key": self.key,
-            "verdict": str(self.outcome),
-            "rule": self.rule or None,
-            "problem": self.problem or None,
-            "route": where and (where.route or None),
-            "exchange": where and (where.exchange or None),
-            "routing_key": where and where.routing_key,
-            "format": where and where.format,
-            "messages": where and where.messages,
-            "bytes": where and where.bytes,
-        }
-
-    def __str__(self) -> str:
-        key = f" {orjson.dumps(self.key).decode()}" if self.key is not None else ""
-        return one_line(f"{self.seq or '-':>5} {self.op} {self.table}{key} → {self._said()}")
-
-    def _said(self) -> str:
-        match self.outcome:
-            case Outcome.PUBLISHED:
-                return str(self.where)
-            case Outcome.PARKED:
-                return f"parked by {self.rule}, else {self.where}"
-            case Outcome.FILTERED:
-                return f"filtered by {self.rule}"
-            case Outcome.NOT_IN_FORMAT:
-                return f"nothing: the format {self.where.format if self.where else ''} has no word for it"
-            case Outcome.STOPS:
-                return f"the stream stops here: {self.problem}"
-        return "not streamed"
-
 
 _DONE = {
     "publish": "published whole",
@@ -109,7 +27,9 @@ class TransactionVerdict:
 
     ``skipped`` counts what the rule took out, ``rows`` the changes of tables that are streamed, ``not_streamed``
     those of the others. ``changes`` went on to filters and routes, ``unlisted`` more did. A message outside any
-    transaction has a verdict of its own, without ``xid``.
+    transaction has a verdict of its own, without ``xid``. ``by`` is who marked it, or added the window.
+
+    ``stops``: the stream would stop at the last of the changes, and what is behind it is not known.
     """
 
     xid: int | None = None
@@ -120,6 +40,7 @@ class TransactionVerdict:
     action: str = ""
     reason: str = ""
     by: str = ""
+    is_marked: bool = False
     application: str = ""
     from_seq: int = 0
     is_resent: bool = False
@@ -132,7 +53,7 @@ class TransactionVerdict:
     filtered: Counter[str] = field(default_factory=Counter)
     events: int = 0
     bytes: int = 0
-    stops: int = 0
+    stops: bool = False
     changes: list[ChangeVerdict] = field(default_factory=list)
     unlisted: int = 0
 
@@ -167,18 +88,23 @@ class TransactionVerdict:
             "filtered": dict(self.filtered),
             "events": self.events,
             "bytes": self.bytes,
+            "stops": self.stops,
             "changes": [change.as_dict() for change in self.changes],
             "unlisted": self.unlisted,
         }
 
     def lines(self) -> list[str]:
-        more = f"  {self.unlisted:,} {_plural('change', self.unlisted)} not listed" if self.unlisted else ""
+        more = [f"  {self.unlisted:,} {_plural('change', self.unlisted)} not listed"] if self.unlisted else []
+        changes = [line for change in self.changes for line in change.lines()]
+        if self.stops:  # the last line is what it is about
+            changes, more = [*more, *changes], []
         notes = [self._rivals(), self._marks(), self._filtered(), self._not_streamed()]
         heads = [self._head(), *(f"  {note}" for note in notes if note)]
-        return [*map(one_line, heads), *map(str, self.changes), *([more] if more else [])]
+        return [*map(one_line, heads), *changes, *more]
 
     def _head(self) -> str:
-        who = "message outside any transaction" if self.xid is None else f"xid {self.xid}"
+        outside = "outside any transaction" if self.stops else "message outside any transaction"
+        who = outside if self.xid is None else f"xid {self.xid}"
         parts = [who, f"commit {self.commit_lsn}" if self.xid else self.commit_lsn, self.committed_at or ""]
         parts += [f"origin {self.origin}" if self.origin else ""]
         return f"{'  '.join(filter(None, parts))}  → {self._said()}"
@@ -187,6 +113,10 @@ class TransactionVerdict:
         if self.is_resent:
             return "confirmed before, and not published again"
         events = f"{self.events:,} {_plural('event', self.events)}, {self.bytes:,} bytes"
+        if self.stops:
+            seq = self.changes[-1].seq
+            before = f"published before it: {events}" if self.events else "nothing is published before it"
+            return f"the stream stops{f' at change {seq}' if seq else ''}; {before}"
         published = f"published: {events}" if self.events else "nothing is published"
         return f"{self._ruled()}; {published}" if self.rule else published
 
@@ -201,6 +131,8 @@ class TransactionVerdict:
     def _why(self) -> str:
         if not self.by:
             return f'"{self.reason}"'
+        if not self.is_marked:
+            return f'added by {self.by}: "{self.reason}"'
         return f'marked by {self.by}{f" with {self.application}" if self.application else ""}: "{self.reason}"'
 
     def _skipped(self) -> str:

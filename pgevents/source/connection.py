@@ -37,6 +37,14 @@ class Session(NamedTuple):
         except psycopg2.Error as error:
             raise translated(error, slot=slot, plugin=plugin) from error
 
+    def tell(self, statement: str, *values: str) -> None:
+        """Have the server's end of it set something. Blocks; raises SourceError."""
+        try:
+            with self.connection.cursor() as cursor:
+                cursor.execute(statement, values)
+        except psycopg2.Error as error:
+            raise translated(error) from error
+
 
 def connect_session(dsn: str) -> Session:
     """Connect and ask who the server is. Blocks; raises SourceError."""

@@ -3,6 +3,7 @@
 import re
 import secrets
 import threading
+import tomllib
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
@@ -21,6 +22,7 @@ from pgevents.demo.rabbitmq import RabbitMQ
 from pgevents.doctor.examination import examine
 from pgevents.doctor.finding import Finding
 from pgevents.lsn import Lsn
+from pgevents.rules import parse_rules
 from pgevents.settings import Settings
 from pgevents.state.file import FileState
 from pgevents.watermark import Watermark
@@ -61,6 +63,35 @@ CREATE ROLE watcher LOGIN;
 PATTERNS = ("public.*", "nope.x", "pg_temp*.*", "parted.orders")
 
 
+RULES = """
+[[skip]]
+name = "large"
+rows = 5
+action = "slow-lane"
+exchange = "slow"
+routing_key = "slow.{table}"
+[[skip]]
+name = "migrations"
+marked = true
+action = "summarise"
+[[route]]
+name = "vip"
+tables = ["toasted"]
+operations = ["insert"]
+exchange = "vip"
+[[route]]
+name = "odd"
+tables = ["toasted"]
+operations = ["update"]
+exchange = "straight"
+[[route]]
+name = "mail"
+tables = ["_.mail"]
+operations = ["message"]
+routing_key = "mail"
+"""
+
+
 def examined(server: Postgres, broker: RabbitMQ, folder: Path) -> list[Finding]:
     """Plant everything, and what doctor says of it, seen from several sides."""
     run(server.dsn(), "CREATE DATABASE shop", "CREATE DATABASE ascii ENCODING 'SQL_ASCII' TEMPLATE template0")
@@ -91,6 +122,8 @@ def examined(server: Postgres, broker: RabbitMQ, folder: Path) -> list[Finding]:
         look(replace(poor, dsn=make_dsn(dsn, port=port)))
         look(replace(poor, dsn=make_dsn(dsn, user="watcher"), state="postgres", sink=as_user(broker, "reader")))
         look(replace(poor, dsn=server.dsn("ascii"), sink=broker.url("/", "exchange=fanned")))
+        rules = parse_rules(tomllib.loads(RULES), "pgevents.toml")
+        look(replace(poor, sink=broker.url("/", "exchange=events"), tables=("toasted", "keyless"), rules=rules))
         look(replace(poor, slot="physical", sink="nats://nowhere"))
         look(replace(poor, slot="foreign", sink=as_user(broker, "reader", "exchange=missing")))
         look(
@@ -141,6 +174,7 @@ def plant_broker(broker: RabbitMQ) -> None:
         channel = connection.channel()
         channel.exchange_declare("events", "topic", durable=True)
         channel.exchange_declare("fanned", "fanout", durable=True)
+        channel.exchange_declare("straight", "direct", durable=True)
         queues: dict[str, dict[str, Any]] = {
             "forgetful": {"x-max-length": 10},
             "hasty": {"x-message-ttl": 1000},

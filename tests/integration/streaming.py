@@ -11,14 +11,18 @@ from typing import Any
 import psycopg2
 from jsonschema import Draft202012Validator
 
-from pgevents.assembly import pipeline_of
+from pgevents.assembly import foresee_of, pipeline_of
 from pgevents.batch import Batch
 from pgevents.event import Envelope
 from pgevents.pipeline import Progress
+from pgevents.postgres import Sql
+from pgevents.push_down import PushDown, push_down
 from pgevents.session import open_stream
 from pgevents.settings import Settings
+from pgevents.skip import Rulebook
 from pgevents.start import Wish, create_slot
 from pgevents.streaming import resolve_lsn
+from pgevents.table import streamable
 from tests.integration.role import as_role, install_role, publish_all
 
 BOTH = ("wal2json", "pgoutput")
@@ -101,9 +105,15 @@ class Recording:
             assert event_of(envelope)["id"] == envelope.message_id
         return sink
 
+    def pushed_down(self, plugin: str, **settings: Any) -> PushDown:
+        """What a stream with these settings would leave to the plug-in."""
+        with Sql(self.role_dsn) as sql:
+            return push_down(Settings(**settings), streamable(sql), plugin=plugin)
+
     async def _stream(self, plugin: str, sink: CollectingSink, **settings: Any) -> None:
         until = resolve_lsn(self.role_dsn, "now")
         made = Settings(**settings)
+        book = Rulebook(made.rules.skip)
         opened = await open_stream(
             self.role_dsn,
             slot=self.slot(plugin),
@@ -111,9 +121,11 @@ class Recording:
             publication=self.publication,
             read_only=True,
             without_origins=made.rules.pushed_origins,
+            push_down=self.pushed_down(plugin, **settings).options,
+            foresee=foresee_of(made, book) if made.streaming else None,
         )
         try:
-            pipeline = pipeline_of(made, opened, sink, Progress(), until=until)
+            pipeline = pipeline_of(made, opened, sink, Progress(), until=until, book=book)
             await pipeline.run(asyncio.Event())
         finally:
             await opened.close()

@@ -18,6 +18,7 @@ from pgevents.pipeline import Progress
 from pgevents.session import Stream, open_stream
 from pgevents.settings import Settings
 from pgevents.source.feedback import Feedback
+from pgevents.source.replication import ReplicationSource
 from tests.integration.role import as_role, publish_all
 
 ROWS_OF_C = 60_000
@@ -63,8 +64,14 @@ class PsycopgFeedback:
         self._cursor.send_feedback(write_lsn=written, flush_lsn=flushed, reply=reply, force=True)
 
 
+def reading(stream: Stream) -> ReplicationSource:
+    assert isinstance(stream.source, ReplicationSource)
+    return stream.source
+
+
 def psycopg_feedback(stream: Stream) -> None:
-    stream.source._acknowledgement._feedback = PsycopgFeedback(stream.source._cursor)  # type: ignore[assignment]
+    source = reading(stream)
+    source._acknowledgement._feedback = PsycopgFeedback(source._cursor)  # type: ignore[assignment]
 
 
 def our_feedback(stream: Stream) -> None:
@@ -102,7 +109,7 @@ async def read_and_die(dsn: str, plugin: str, feedback: Callable[[Stream], None]
         publication="pgevents",
     )
     feedback(stream)
-    stream.source._ticking.cancel()  # the pauses fall between two ticks
+    reading(stream)._ticking.cancel()  # the pauses fall between two ticks
     sink, progress = WithholdingSink(), Progress()
     pipeline = pipeline_of(Settings(window=10_000, stall_timeout_s=60), stream, sink, progress)
     running = asyncio.ensure_future(pipeline.run(asyncio.Event()))
@@ -113,7 +120,7 @@ async def read_and_die(dsn: str, plugin: str, feedback: Callable[[Stream], None]
     await until(lambda: sink.rows_of_c >= ROWS_OF_C, running)
     running.cancel()
     await asyncio.wait({running})
-    stream.source._session.connection.close()  # no last report: the process is gone
+    reading(stream)._session.connection.close()  # no last report: the process is gone
     stream.catalog.close()
 
 

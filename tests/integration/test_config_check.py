@@ -5,12 +5,15 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import psycopg2
 import pytest
 
+from pgevents.cli import main
 from pgevents.config_command import config_group
-from pgevents.errors import ConfigError, SourceError
+from pgevents.errors import EXIT_USAGE, ConfigError, SourceError
 from pgevents.postgres import Sql
 from pgevents.rule_check import check_rules
+from pgevents.rule_mistake import Mistakes
 from pgevents.rules import parse_rules
 from pgevents.settings import Settings
 from tests.integration.role import as_role
@@ -85,14 +88,14 @@ def test_a_condition_must_fit_every_table_that_it_is_about(database: str) -> Non
         database, '[[filter]]\nname = "paid"\ntables = ["orders*", "users"]\nwhen = "new.status = \'paid\'"'
     )
 
-    assert str(error).startswith("[[filter]] paid: when, of public.users: ")
+    assert str(error).startswith("[[filter]] paid: when: public.users: the condition ")
     assert "status" in str(error)
 
 
 def test_a_mistyped_column_of_a_condition_names_the_nearest(database: str) -> None:
     error = refusal(database, '[[route]]\ntables = ["orders"]\nwhen = "new.statsu = \'paid\'"')
 
-    assert str(error).startswith("[[route]] route 1: when, of public.orders: ")
+    assert str(error).startswith("[[route]] 1: when: public.orders: the condition ")
     assert "status" in error.hint
 
 
@@ -105,20 +108,24 @@ def test_a_generated_column_is_in_no_event_and_so_in_no_condition(database: str)
 @pytest.mark.parametrize(
     ("rule", "place", "hint"),
     [
-        ('[[columns]]\ntables = ["users"]\nmask = ["emial"]', "columns 1: mask: there is no column emial", "email"),
+        (
+            '[[columns]]\ntables = ["users"]\nmask = ["emial"]',
+            "[[columns]] 1: mask: there is no column emial",
+            "email",
+        ),
         (
             '[[columns]]\ntables = ["users"]\ninclude = ["id", "nme"]',
-            "columns 1: include: there is no column nme",
+            "[[columns]] 1: include: there is no column nme",
             "",
         ),
         (
             '[[columns]]\ntables = ["users"]\ntruncate = { boi = 5 }',
-            "columns 1: truncate: there is no column boi",
+            "[[columns]] 1: truncate: there is no column boi",
             "bio",
         ),
         (
             '[[filter]]\ntables = ["users"]\ndrop_unchanged = true\nignore = ["aeg"]',
-            "filter 1: ignore: there is no column aeg in public.users",
+            "[[filter]] 1: ignore: there is no column aeg in public.users",
             "age",
         ),
     ],
@@ -137,9 +144,9 @@ def test_a_column_rule_may_name_a_column_that_only_one_of_its_tables_has(databas
 @pytest.mark.parametrize(
     ("rule", "said"),
     [
-        ('mask = ["id"]', "a columns rule masks id, which is of the key of public.users"),
-        ('exclude = ["id"]', "a columns rule leaves out id, which is of the key of public.users"),
-        ('include = ["email"]', "a columns rule leaves out id, which is of the key of public.users"),
+        ('mask = ["id"]', "[[columns]] 1: mask: id is of the key of public.users"),
+        ('exclude = ["id"]', "[[columns]] 1: exclude: id is of the key of public.users"),
+        ('include = ["email"]', "[[columns]] 1: include: id is of the key of public.users"),
     ],
 )
 def test_a_key_column_is_refused_unless_it_is_hashed(database: str, rule: str, said: str) -> None:
@@ -152,7 +159,7 @@ def test_the_key_is_that_of_the_replica_identity(database15: str, database: str)
 
     error = refusal(database, '[[columns]]\ntables = ["users"]\nmask = ["email"]')
 
-    assert str(error) == "a columns rule masks email, which is of the key of public.users"
+    assert str(error) == "[[columns]] 1: mask: email is of the key of public.users"
     assert checked(database, '[[columns]]\ntables = ["users"]\nmask = ["id"]') == []
 
 
@@ -160,7 +167,7 @@ def test_the_key_is_that_of_the_replica_identity(database15: str, database: str)
 def test_what_is_not_text_is_not_cut(database: str, table: str, column: str) -> None:
     error = refusal(database, f'[[columns]]\ntables = ["{table}"]\ntruncate = {{ {column} = 3 }}')
 
-    assert str(error) == f"[[columns]] columns 1: truncate: {column} of public.{table} is not text"
+    assert str(error) == f"[[columns]] 1: truncate: {column} of public.{table} is not text"
 
 
 def test_a_domain_over_text_is_text(database15: str, database: str) -> None:
@@ -174,7 +181,7 @@ def test_old_values_that_are_not_sent_are_refused_with_what_has_them_sent(databa
 
     error = refusal(database, rule)
 
-    assert str(error) == "[[filter]] filter 1: when: PostgreSQL does not send old.status of public.orders"
+    assert str(error) == "[[filter]] 1: when: PostgreSQL does not send old.status of public.orders"
     assert error.hint.startswith('ALTER TABLE "public"."orders" REPLICA IDENTITY FULL; or say with on_missing')
     assert checked(database, rule + '\noperations = ["insert"]') == []
     (warning,) = checked(database, rule + '\non_missing = "drop"')
@@ -195,7 +202,7 @@ def test_a_large_value_that_may_not_be_sent_is_warned_of(database: str) -> None:
     (warning,) = checked(database, rule)
 
     assert warning.startswith(
-        "[[filter]] filter 1: when: the stream will stop at an update of public.orders that leaves a large status as "
+        "[[filter]] 1: when: the stream will stop at an update of public.orders that leaves a large status as "
         'it is, which is not sent: ALTER TABLE "public"."orders" REPLICA IDENTITY FULL'
     )
     assert checked(database, rule + '\non_missing = "publish"') == []
@@ -205,8 +212,8 @@ def test_unchanged_updates_cannot_be_told_without_whole_old_rows(database: str) 
     (warning,) = checked(database, '[[filter]]\ndrop_unchanged = true\nexclude_tables = ["measures*", "bare"]')
 
     assert warning == (
-        "[[filter]] filter 1: an update that changes nothing is published all the same where the old row is not "
-        'sent, as of public.orders, public.users: ALTER TABLE "public"."orders" REPLICA IDENTITY FULL'
+        "[[filter]] 1: drop_unchanged: an update that changes nothing is published all the same where the old row is "
+        'not sent, as of public.orders, public.users: ALTER TABLE "public"."orders" REPLICA IDENTITY FULL'
     )
 
 
@@ -214,16 +221,33 @@ def test_unchanged_updates_cannot_be_told_without_whole_old_rows(database: str) 
     ("rule", "warning"),
     [
         (
-            '[[route]]\nname = "r"\ntables = ["public.user"]',
-            "[[route]] r: the pattern public.user matches no table that is streamed. Did you mean public.users?",
+            '[[route]]\nname = "r"\ntables = ["user"]',
+            (
+                "[[route]] r: tables: the pattern public.user matches no table that is streamed. "
+                "Did you mean public.users?"
+            ),
         ),
         (
             '[[skip]]\nrows = 5\ntables = ["zzz.*"]',
-            "[[skip]] skip 1: the pattern zzz.* matches no table that is streamed",
+            "[[skip]] 1: tables: the pattern zzz.* matches no table that is streamed",
+        ),
+        (
+            '[[columns]]\ntables = ["publc.users", "orders"]\nmask = ["status"]',
+            (
+                "[[columns]] 1: tables: the pattern publc.users matches no table that is streamed. "
+                "Did you mean public.users?"
+            ),
+        ),
+        (
+            '[[columns]]\ntables = ["publc.measures_*", "orders"]\nmask = ["status"]',
+            (
+                "[[columns]] 1: tables: the pattern publc.measures_* matches no table that is streamed. "
+                "Did you mean public.measures?"
+            ),
         ),
         (
             '[[route]]\ntables = ["users"]\nexclude_tables = ["*"]',
-            "[[route]] route 1: it matches no table that is streamed",
+            "[[route]] 1: it matches no table that is streamed",
         ),
     ],
 )
@@ -240,6 +264,70 @@ def test_only_tables_that_are_streamed_count(database: str) -> None:
     assert checked(database, rule, tables=("public.orders*",)) == []
 
 
+def test_a_table_that_is_there_and_left_out_is_not_called_misspelt(database: str) -> None:
+    (warning,) = checked(
+        database, '[[columns]]\ntables = ["users", "orders"]\nmask = ["status"]', exclude_tables=("users",)
+    )
+
+    assert warning == (
+        "[[columns]] 1: tables: the pattern public.users matches no table that is streamed. The options tables and "
+        "exclude_tables leave it out."
+    )
+
+
+def test_a_label_that_an_enum_lacks_is_refused_as_postgresql_does(database15: str, database: str) -> None:
+    error = refusal(database, '[[filter]]\ntables = ["orders"]\nwhen = "new.id = 1 AND new.mood = \'sda\'"')
+
+    assert str(error).startswith("[[filter]] 1: when: public.orders: the condition ")
+    assert "the enum mood has no label 'sda' at character 27" in str(error)
+    assert error.hint == "Did you mean sad?"
+    with pytest.raises(psycopg2.errors.InvalidTextRepresentation, match="invalid input value for enum mood"):
+        run(database15, "select from orders where id = 1 and mood = 'sda'")
+
+
+def test_a_label_of_an_enum_under_a_domain_is_checked_too(database15: str, database: str) -> None:
+    run(database15, "create domain feeling as mood; create table felt (id int primary key, feeling feeling)")
+
+    assert checked(database, "[[route]]\ntables = [\"felt\"]\nwhen = \"new.feeling IN ('sad', 'ok')\"") == []
+    error = refusal(database, "[[route]]\ntables = [\"felt\"]\nwhen = \"new.feeling IN ('sad', 'fine')\"")
+    assert "the enum mood has no label 'fine'" in str(error)
+
+
+MANY = """
+[[filter]]
+name = "paid"
+tables = ["orders*"]
+when = "new.mood = 'sda' AND new.status = 'paid'"
+drop_unchanged = true
+ignore = ["totl", "seen"]
+[[columns]]
+mask = ["id"]
+hash = ["emial"]
+truncate = { age = 3 }
+[[route]]
+tables = ["orders"]
+when = "old.status = 'new' AND new.id > 'x'"
+"""
+
+
+def test_every_mistake_is_found_at_once(database: str) -> None:
+    error = refusal(database, MANY)
+
+    assert isinstance(error, Mistakes)
+    said = [str(each) for each in error.mistakes]
+    assert [each.partition(": the condition")[0] for each in said] == [
+        "[[filter]] paid: when: public.orders, public.orders_full",
+        "[[filter]] paid: ignore: there is no column seen in any of the 2 tables it matches",
+        "[[filter]] paid: ignore: there is no column totl in any of the 2 tables it matches",
+        "[[columns]] 1: hash: there is no column emial in any of the 6 tables it matches",
+        "[[columns]] 1: truncate: age of public.users is not text",
+        "[[columns]] 1: mask: id is of the key of public.orders, public.orders_full, public.users",
+        "[[route]] 1: when: public.orders",
+        "[[route]] 1: when: PostgreSQL does not send old.status of public.orders",
+    ]
+    assert str(error) == f"{said[0]} (and 7 more, which pgevents config check lists)"
+
+
 def test_an_origin_that_is_not_there_is_warned_of(database15: str, database: str) -> None:
     name = database15.rpartition("test_")[2].split()[0].strip("'")
     run(database15, f"select pg_replication_origin_create('bulk_{name}')")
@@ -247,7 +335,7 @@ def test_an_origin_that_is_not_there_is_warned_of(database15: str, database: str
     warnings = checked(database, f'[[skip]]\norigin = "bulk_{name}"\n[[skip]]\norigin = "bluk_{name}"')
 
     run(database15, f"select pg_replication_origin_drop('bulk_{name}')")
-    assert warnings == [f"[[skip]] skip 2: there is no replication origin bluk_{name}. Did you mean bulk_{name}?"]
+    assert warnings == [f"[[skip]] 2: origin: there is no replication origin bluk_{name}. Did you mean bulk_{name}?"]
 
 
 class Checking:
@@ -281,6 +369,78 @@ def test_the_command_says_what_it_checked(check: Checking, database: str) -> Non
     assert check(rule.replace("emial", "email"), "--dsn", database).endswith("can be used, and fits the database\n")
 
 
+def test_the_command_lists_every_mistake(check: Checking, database: str, capsys: pytest.CaptureFixture[str]) -> None:
+    check.file.write_text(f"sink = 'ampq://localhost/'\n{MANY}")
+
+    code = main(["config", "check", "--config", str(check.file), "--dsn", database, "--hash-key", "x" * 16])
+
+    lines = capsys.readouterr().err.splitlines()
+    assert code == EXIT_USAGE
+    assert lines[:2] == ["error: 'ampq' is not the scheme of a sink", "hint: Did you mean amqp?"]
+    assert len([line for line in lines if line.startswith("error: ")]) == 9
+
+
+def test_the_command_lists_every_mistake_for_machines(
+    check: Checking, database: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    check.file.write_text(MANY)
+
+    code = main(["config", "check", "--json", "--config", str(check.file), "--dsn", database, "--hash-key", "x" * 16])
+
+    document = json.loads(capsys.readouterr().out)
+    assert code == EXIT_USAGE
+    assert len(document["errors"]) == 8
+    assert document["errors"][1] == {
+        "error": "[[filter]] paid: ignore: there is no column seen in any of the 2 tables it matches",
+        "hint": "",
+    }
+
+
+def test_mistakes_that_are_seen_without_the_database_are_listed_too(
+    check: Checking, capsys: pytest.CaptureFixture[str]
+) -> None:
+    check.file.write_text("[[filter]]\noperations = []\nwhen = 5\n[[route]]\npriority = -1")
+
+    code = main(["config", "check", "--json", "--config", str(check.file)])
+
+    document = json.loads(capsys.readouterr().out)
+    assert (code, document["file"]) == (EXIT_USAGE, str(check.file))
+    assert [each["error"].partition("]] ")[2] for each in document["errors"]] == [
+        "1: operations: the list is empty",
+        "1: when: it must be text that is not empty",
+        "1: priority: it must be a whole number from 0 to 255",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("sink", "said", "hint"),
+    [
+        ("ampq://localhost/", "'ampq' is not the scheme of a sink", "Did you mean amqp?"),
+        ("kafka:x", "'kafka' is not the scheme of a sink", "The schemes are amqp, amqps, file, null, stdout."),
+        ("u:hunter2", "'u' is not the scheme of a sink", "The schemes are"),
+        ("hunter2@broker", "the sink is not a URL", "The schemes are"),
+        ("hunter2", "the sink is not a URL", "The schemes are"),
+        ("kafka+ssl://a/", "'kafka+ssl' is not the scheme of a sink", "The schemes are"),
+        ("amqp://localhost/?routing_key={tabel}", "has the unknown field {tabel}", "Did you mean {table}?"),
+        ("null:?routing_key={", "is broken", ""),
+        ("amqp://localhost/?exchnage=x", "exchnage", "exchange"),
+        ("amqp://localhost:99999/", "a port outside 1 to 65535", ""),
+    ],
+)
+def test_a_sink_that_a_stream_would_refuse_is_refused(check: Checking, sink: str, said: str, hint: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check(f"sink = '{sink}'")
+
+    assert said in str(caught.value)
+    assert hint in caught.value.hint
+    assert "hunter2" not in str(caught.value) + caught.value.hint
+
+
+@pytest.mark.parametrize("sink", ["", "null:", "stdout:", "file:x", "amqps://u:p@a,b:5672/v?routing_key={op}"])
+def test_a_sink_that_can_be_opened_is_not_opened(check: Checking, sink: str) -> None:
+    assert "can be used" in check(f"sink = '{sink}'")
+
+
 def test_the_former_name_of_a_column_may_be_kept(check: Checking, database: str) -> None:
     rule = '[[columns]]\ntables = ["users"]\nexclude = ["email", "password"]'
 
@@ -297,11 +457,12 @@ def test_the_command_prints_warnings(check: Checking, database: str) -> None:
     lines = check(rule, "--dsn", database).splitlines()
     document = json.loads(check(rule, "--dsn", database, "--json"))
 
-    assert lines[0] == "warning: [[skip]] skip 2: it never decides, because skip 1 does after fewer rows"
-    assert lines[1] == "warning: [[skip]] skip 1: the pattern zzz.* matches no table that is streamed"
+    assert lines[0] == "warning: [[skip]] 2: it never decides, because skip 1 does after fewer rows"
+    assert lines[1] == "warning: [[skip]] 1: tables: the pattern zzz.* matches no table that is streamed"
     assert document == {
         "file": str(check.file),
         "database": True,
+        "errors": [],
         "warnings": [line.removeprefix("warning: ") for line in lines[:-1]],
     }
 

@@ -86,12 +86,19 @@ DEFECTS = """
 ! broker version: RabbitMQ 3
 ✘ exchange: exchange fanned: .*no durable topic exchange
 ✘ exchange: exchange events: user 'reader' has no permission
+✘ exchange: exchange straight: .*no durable topic exchange
 ! exchange: exchange missing: could not be seen: whether user reader may declare it
 ✘ publishing: exchange events: user 'reader' has no permission
 ✘ publishing: exchange events: the broker takes nothing now
 ✘ alarms: node .*: its memory alarm is in force
 ! alarms: nodes of the broker: could not be seen: .*refuses user reader
 ✘ bindings: public.keyless: no queue is bound for public.keyless.insert.*: such events vanish
+! bindings: public.toasted by \\[\\[route\\]\\] vip: no queue is bound for public.toasted.insert: the stream holds
+! bindings: public.toasted by \\[\\[route\\]\\] odd: no queue is bound for public.toasted.update: the stream holds
+! bindings: public.toasted in the slow lane of ..skip.. large: no queue is bound for slow.toasted: the stream holds
+! bindings: messages with the prefix mail by \\[\\[route\\]\\] mail: no queue is bound for mail: the stream holds
+! bindings: records of skipped transactions: no queue is bound for _.transaction.skipped: .*line in the log
+! bindings: summaries of public.keyless: no queue is bound for public.keyless.summary: .*line in the log
 ! bindings: exchange events: could not be seen
 ! queues: exchange events: could not be seen
 ✘ queues: queue forgetful: when it holds its max-length of 10 its head is dropped
@@ -206,6 +213,68 @@ def test_a_warning_alone_is_exit_code_1(pair: Pair, tmp_path: Path) -> None:
         "! broker version: RabbitMQ 3.10.8: its makers mend nothing in 3.x any more"
     ]
     assert outcome.code == WARNED
+
+
+RULES = """
+[[skip]]
+marked = true
+[[skip]]
+rows = 1000
+action = "slow-lane"
+exchange = "slow"
+[[filter]]
+operations = ["insert", "update"]
+[[route]]
+tables = ["orders"]
+operations = ["update"]
+when = "new.note <> old.note"
+exchange = "vip"
+headers = { kind = "vip" }
+[[route]]
+tables = ["orders"]
+operations = ["insert"]
+routing_key = "new.orders"
+"""
+
+
+def bound(pair: Pair, exchange: str, *keys: str) -> None:
+    with closing(pika.BlockingConnection(pika.URLParameters(pair.url))) as connection:
+        channel = connection.channel()
+        channel.exchange_declare(exchange, "topic", durable=True)
+        for key in keys:
+            channel.queue_bind("all", exchange, key)
+
+
+def test_all_that_rules_name_is_ok_once_it_is_bound(pair: Pair, tmp_path: Path) -> None:
+    (tmp_path / "pgevents.toml").write_text(RULES)
+    bound(pair, "pgevents", "_.transaction.skipped", "new.orders")
+    bound(pair, "vip", "public.orders.update")
+    bound(pair, "slow", "new.orders", "public.orders.update")
+
+    outcome = pair.examined(tmp_path)
+
+    assert [each for each in troubles(outcome) if "RabbitMQ 3" not in each] == []
+    assert "✔ exchange: exchange vip is there, durable, of type topic\n" in outcome.stdout
+    assert "✔ exchange: exchange slow is there, durable, of type topic\n" in outcome.stdout
+    # By insert and by update, each in both lanes; an update by its route and without; and the record.
+    assert "✔ bindings: a queue is bound for each of 6 routing keys\n" in outcome.stdout
+
+
+def test_each_key_that_nothing_is_bound_for_is_named_alone(pair: Pair, tmp_path: Path) -> None:
+    (tmp_path / "pgevents.toml").write_text(RULES)
+    bound(pair, "pgevents", "_.transaction.skipped", "new.orders")
+    bound(pair, "vip", "public.orders.insert")
+    bound(pair, "slow", "new.orders", "public.orders.update")
+
+    outcome = pair.examined(tmp_path)
+
+    (line,) = [each for each in troubles(outcome) if "RabbitMQ 3" not in each]
+    assert line.startswith("! bindings: public.orders by [[route]] 1: no queue is bound for public.orders.update")
+    assert "source=vip destination=QUEUE routing_key='public.orders.#'" in outcome.stdout
+
+
+def troubles(outcome: Outcome) -> list[str]:
+    return re.findall(r"^[!✘] .*", outcome.stdout, re.MULTILINE)
 
 
 def test_a_slot_that_pgevents_reads_is_as_it_should_be(pair: Pair, tmp_path: Path) -> None:

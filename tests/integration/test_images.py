@@ -76,6 +76,8 @@ def test_the_images_build_steps_install_the_checkout(tmp_path: Path) -> None:
         subprocess.run(["sh", "-ec", here], cwd=source, env=os.environ | {"PATH": path}, check=True)
 
     installed = tmp_path / "opt" / "pgevents" / "bin" / "pgevents"
+    (tmp_path / "pgevents.toml").write_text('sink = "null:"\n[[filter]]\nwhen = "new.total > 100"\n')
+    subprocess.run([installed, "config", "check"], cwd=tmp_path, check=True)
     version = subprocess.run([installed, "--version"], cwd=tmp_path, capture_output=True, text=True, check=True)
     schema = subprocess.run([installed, "schema"], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert version.stdout.startswith("pgevents ")

@@ -12,7 +12,7 @@ from tests.integration.command import Command, Shop, ids_of, pgevents, stored
 from tests.integration.role import SCRIPT, as_role, install_role
 from tests.integration.streaming import BOTH, ask, run
 
-MIGRATION = Path(__file__).parents[2] / "migrations" / "0001_watermark.sql"
+MIGRATIONS = Path(__file__).parents[2] / "migrations"
 REFUSED = 4
 
 
@@ -41,6 +41,7 @@ def test_the_role_can_log_in_and_replicate_and_nothing_else(database15: str) -> 
         "DROP TABLE orders",
         "DELETE FROM pgevents.watermark",
         "DROP TABLE pgevents.watermark",
+        "UPDATE pgevents.skip_window SET name = 'other'",
         "CREATE TABLE pgevents.mine (id int)",
         "CREATE SCHEMA mine",
         "CREATE PUBLICATION mine FOR ALL TABLES",
@@ -80,10 +81,11 @@ def test_psql_runs_the_script(database15: str) -> None:
     assert ran.returncode == 0, ran.stderr
 
 
-def test_the_watermark_table_is_that_of_the_migration() -> None:
-    wanted = statements(MIGRATION)
+@pytest.mark.parametrize("migration", ["0001_watermark.sql", "0003_skip_window.sql"])
+def test_the_tables_are_those_of_the_migrations(migration: str) -> None:
+    wanted = statements(MIGRATIONS / migration)[:3]
 
-    assert len(wanted) == 3
+    assert [each.split()[0] for each in wanted] == ["CREATE", "CREATE", "COMMENT"]
     assert [each for each in wanted if each not in statements(SCRIPT)] == []
 
 

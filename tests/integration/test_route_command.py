@@ -49,7 +49,7 @@ class Trial:
         shop = Shop(dsn)
         run(shop.dsn, "ALTER TABLE orders ADD total numeric", "ALTER TABLE orders REPLICA IDENTITY FULL")
         (folder / "pgevents.toml").write_text(ROUTES)
-        self.url, self.folder = url, folder
+        self.url, self.folder, self.superuser = url, folder, dsn
         self.dsn = ("--dsn", shop.role_dsn)
         self.broker = ("--sink", url, "--management", f"http://127.0.0.1:{rabbitmq.settings.ports['management']}")
 
@@ -83,7 +83,7 @@ def test_a_change_is_shown_with_its_route_and_the_queues_that_get_it(trial: Tria
 
     outcome = trial.run("orders", "insert", "--new", '{"total": 250.00}', *trial.dsn, *trial.broker)
 
-    assert (outcome.code, outcome.stderr) == (DONE, "")
+    assert (outcome.code, outcome.stderr) == (DONE, "orders is taken as public.orders\n")
     assert outcome.stdout.splitlines() == [
         "route        large",
         "exchange     elsewhere",
@@ -169,6 +169,25 @@ def test_a_table_that_there_is_not_is_refused_with_the_nearest(trial: Trial) -> 
     outcome.refused(USAGE, error=r"there is no table public\.order$", hint=r"Did you mean public\.orders\?")
 
 
+def test_a_table_that_is_in_another_schema_is_refused_with_where_it_is(trial: Trial) -> None:
+    run(trial.superuser, "CREATE SCHEMA shop", "CREATE TABLE shop.stock (id int)")
+    one = trial.run("stock", "insert", *trial.dsn, *trial.broker)
+    run(trial.superuser, "CREATE SCHEMA attic", "CREATE TABLE attic.stock (id int)")
+    two = trial.run("stock", "insert", *trial.dsn, *trial.broker)
+
+    one.refused(USAGE, error=r"there is no table public\.stock$", hint=r"Did you mean shop\.stock\?$")
+    two.refused(USAGE, error=r"there is no table public\.stock$", hint=r"Did you mean attic\.stock or shop\.stock\?$")
+
+
+def test_a_table_that_is_in_several_schemas_is_said_to_be_taken_from_public(trial: Trial) -> None:
+    run(trial.superuser, "CREATE SCHEMA shop", "CREATE TABLE shop.orders (id int)")
+
+    short, full = (trial.run(name, "delete", *trial.dsn, "--sink", "null:") for name in ("orders", "public.orders"))
+
+    assert short.stderr == "orders is taken as public.orders; there is also shop.orders\n"
+    assert (short.stdout, full.stderr) == (full.stdout, "")
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "hint"),
     [
@@ -221,6 +240,7 @@ def test_a_database_that_is_down_is_needed_for_conditions_alone(trial: Trial) ->
 
     assert (static.code, conditional.code) == (DONE, FAILED)
     assert "routing key  public.orders.delete" in static.stdout
+    assert "orders is taken as public.orders" in static.stderr
     assert "whether there is such a table could not be seen" in static.stderr
     assert "Connection refused" in conditional.stderr
     assert "hunter2" not in static.stderr + conditional.stderr

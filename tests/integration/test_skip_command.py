@@ -9,7 +9,7 @@ import pytest
 
 from pgevents.demo.process import eventually
 from pgevents.lsn import Lsn
-from pgevents.window import WindowFile
+from pgevents.window_file import WindowFile
 from tests.integration.command import Command, Outcome, Shop, ids_of, pgevents, stored
 
 USAGE, REFUSED = 2, 4
@@ -39,7 +39,7 @@ def test_a_window_is_added_listed_and_removed(tmp_path: Path) -> None:
     assert outcome.stderr.startswith(f"Added to {FILE};")
     shown = listed(tmp_path)
     assert re.match(rf"{name}  drop  xid 812 until \S+Z  added \S+Z by \S+@\S+  prices,\\n50 ", shown.stdout)
-    assert shown.stderr == f"1 windows are in {FILE}\n"
+    assert shown.stderr == f"1 window is in {FILE}\n"
 
     removed = pgevents(tmp_path, "skip", "remove", name)
     assert removed.stderr == f"Removed {name} from {FILE}\n"
@@ -58,7 +58,7 @@ def test_the_list_is_also_json(tmp_path: Path) -> None:
 
 
 def test_a_list_without_a_file_is_empty(tmp_path: Path) -> None:
-    assert listed(tmp_path).stderr == f"There is no file {FILE}\n"
+    assert listed(tmp_path).stderr == f"0 windows are in {FILE}\n"
     assert listed(tmp_path, "--json").stdout == "[]\n"
 
 
@@ -90,7 +90,7 @@ def test_each_slot_has_a_file_beside_its_watermark(tmp_path: Path) -> None:
     (tmp_path / "etc" / "pgevents.toml").write_text('slot = "shop"\n')
 
     add(tmp_path, "--xid", "812", *WHY, "--config", "etc/pgevents.toml")
-    add(tmp_path, "--xid", "813", *WHY, "--config", "etc/pgevents.toml", "--state", "postgres")
+    add(tmp_path, "--xid", "813", *WHY, "--config", "etc/pgevents.toml", "--state", "none")
     add(tmp_path, "--xid", "814", *WHY, "--config", "etc/pgevents.toml", "--state", "file:etc/other.state.json")
     add(tmp_path, "--xid", "815", *WHY, "--slot", "other")
 
@@ -103,11 +103,11 @@ def test_a_window_where_no_stream_keeps_its_watermark_is_asked_about(tmp_path: P
     asked = "Does the stream run with this --config, --slot and --state?"
 
     alone = pgevents(tmp_path, "skip", "add", "--xid", "812", *WHY)
-    in_a_table = pgevents(tmp_path, "skip", "add", "--xid", "812", *WHY, "--state", "postgres")
+    nowhere = pgevents(tmp_path, "skip", "add", "--xid", "812", *WHY, "--state", "none")
     (tmp_path / "pgevents-pgevents.state.json").touch()
     beside = pgevents(tmp_path, "skip", "add", "--xid", "812", *WHY)
 
-    assert [asked in outcome.stderr for outcome in (alone, in_a_table, beside)] == [True, False, False]
+    assert [asked in outcome.stderr for outcome in (alone, nowhere, beside)] == [True, False, False]
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,10 @@ def test_a_window_where_no_stream_keeps_its_watermark_is_asked_about(tmp_path: P
         (["--lsn", "0/10..0/20..0/30"], "neither an LSN nor a range", "16/B374D848"),
         (["--lsn", "0/10.."], "neither an LSN nor a range", "16/B374D848"),
         (["--lsn", "0/20..0/10"], "holds no commit", "the lower LSN first"),
-        (["--lsn", "0/0..0/10"], "holds no commit", "the lower LSN first"),
+        (["--lsn", "0/0..0/10"], "--lsn 0/0..0/10 begins where no WAL is", "Begin at 0/1"),
+        (["--lsn", "0/0"], "--lsn 0/0 begins where no WAL is", "an LSN such as 16/B374D848"),
+        (["--xid", "812", "--by", "a\nb"], "--by must be printable text of 1 to 100 characters", "the account"),
+        (["--xid", "812", "--by", ""], "--by must be printable text", "the account"),
         (["--since", "yesterday"], "--since 'yesterday' is not a time", "Write 2026"),
         (["--until", ""], "--until '' is not a time", "Write 2026"),
         (["--since", "2026-02-30T18:00Z"], "is not a time", "Write 2026"),
@@ -161,6 +164,66 @@ def test_an_unknown_name_is_answered_with_the_nearest(tmp_path: Path) -> None:
     outcome = pgevents(tmp_path, "skip", "remove", name[:-1])
 
     outcome.refused(USAGE, error=f"there is no window {name[:-1]} in {FILE}", hint=rf"Did you mean {name}\?")
+
+
+def test_an_xid_in_the_place_of_a_name_is_answered_with_the_name(tmp_path: Path) -> None:
+    name = add(tmp_path, "--xid", "812", *WHY)
+
+    outcome = pgevents(tmp_path, "skip", "remove", "812")
+
+    outcome.refused(USAGE, error=f"there is no window 812 in {FILE}", hint=f"xid 812 is skipped by {name}")
+
+
+def test_where_there_are_no_windows_a_name_is_answered_with_that(tmp_path: Path) -> None:
+    outcome = pgevents(tmp_path, "skip", "remove", "window-3f2a")
+
+    outcome.refused(USAGE, error=f"there is no window window-3f2a in {FILE}", hint="There are none")
+
+
+@pytest.mark.parametrize(
+    ("test", "is_for"),
+    [
+        (("--xid", "812"), "xid 812"),
+        (("--lsn", "0/10..0/20"), "lsn 0/10..0/20"),
+        (("--since", "2026-11-20T18:00Z"), "since 2026-11-20T18:00:00.000000Z"),
+    ],
+)
+def test_a_second_window_of_the_same_is_added_and_said_to_be(
+    tmp_path: Path, test: tuple[str, ...], is_for: str
+) -> None:
+    name = add(tmp_path, *test, *WHY)
+
+    outcome = pgevents(tmp_path, "skip", "add", *test, *WHY, "--action", "publish")
+    other = pgevents(tmp_path, "skip", "add", "--xid", "4711", *WHY)
+
+    assert outcome.code == 0
+    assert f"note: {name} (drop) is for {is_for} already, and decides: of several windows the first" in outcome.stderr
+    assert "note:" not in other.stderr
+
+
+def test_a_window_that_is_over_is_added_and_said_to_be(tmp_path: Path) -> None:
+    over = pgevents(tmp_path, "skip", "add", "--until", "2020-01-01T00:00Z", *WHY)
+    coming = pgevents(tmp_path, "skip", "add", "--until", "2999-01-01T00:00Z", *WHY)
+
+    assert over.code == 0
+    assert (
+        "note: it is over already, and matches only what was committed before and is still to be read" in over.stderr
+    )
+    assert "note:" not in coming.stderr
+    assert [line.count("over since then") for line in listed(tmp_path).stdout.splitlines()] == [1, 0]
+    assert [window.get("over") for window in json.loads(listed(tmp_path, "--json").stdout)] == [True, None]
+
+
+def test_who_adds_a_window_may_be_named(tmp_path: Path) -> None:
+    add(tmp_path, "--xid", "812", *WHY, "--by", "ops-bot")
+
+    assert "by ops-bot  flood" in listed(tmp_path).stdout
+
+
+def test_a_reason_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    outcome = pgevents(tmp_path, "skip", "add", "--xid", "812", "--reason", "\udcff")
+
+    outcome.refused(USAGE, error="--reason is not text in UTF-8", hint="locale")
 
 
 @pytest.mark.parametrize("command", [["list"], ["add", "--xid", "812", *WHY], ["remove", "window-3f2a"]])
@@ -223,6 +286,8 @@ def test_a_stream_heeds_a_window_from_its_first_transaction_on(database15: str, 
 
     assert outcome.code == 0, outcome.stderr
     assert inserted(tmp_path) == [3]
+    [record] = [event["skip"] for event in stored(tmp_path / "events.ndjson") if event["op"] == "skip"][:1]
+    assert re.fullmatch(r"[^@]+@[^@]+", record["by"])
 
 
 def test_a_stream_does_not_start_with_windows_that_it_cannot_read(database15: str, tmp_path: Path) -> None:

@@ -246,6 +246,19 @@ def test_the_banner_says_source_slot_plug_in_and_sink(shop: Shop, tmp_path: Path
     assert "hunter2" not in stream.stderr
 
 
+def test_the_banner_counts_the_rules_of_each_kind(shop: Shop, tmp_path: Path) -> None:
+    rules = ("[[skip]]", "marked = true", "[[filter]]", 'operations = ["insert"]', "[[route]]", "priority = 1")
+    (tmp_path / "pgevents.toml").write_text("\n".join((*rules, "[[route]]", 'tables = ["orders"]')))
+    added = pgevents(tmp_path, "skip", "add", "--slot", shop.slot, "--xid", "7", "--reason", "flood")
+
+    with Command(tmp_path, "stream", *shop.options, "--skip-rows", "9", *TO_FILE) as stream:
+        lines = stream.ready().stderr.splitlines()
+        stream.stopped()
+
+    assert added.code == 0
+    assert "  rules    2 skip, 1 skip window added, 1 filter, 2 route" in lines
+
+
 @pytest.mark.parametrize(("plugin", "expected"), [("auto", "wal2json"), ("wal2json", "wal2json"), ("pgoutput",) * 2])
 def test_a_slot_that_is_missing_is_created_when_asked(
     database15: str, plugin: str, expected: str, tmp_path: Path

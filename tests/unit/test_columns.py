@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pgevents.columns import ColumnPlan, bind_columns, check_key
 from pgevents.decoder.values import embedded_json
-from pgevents.errors import ConfigError
+from pgevents.errors import ConfigError, RuleFailed
 from pgevents.filters import TableFilter
 from pgevents.rule import ColumnRule
 from pgevents.wal import Column, Relation
@@ -120,11 +120,26 @@ def test_two_includes_leave_what_both_include() -> None:
     ],
 )
 def test_a_key_column_is_not_taken_away(what: dict[str, Any], word: str) -> None:
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(RuleFailed) as caught:
         plan_of(rule(**what))
 
-    assert str(caught.value) == f"a columns rule {word}, which is of the key of public.users"
+    assert str(caught.value) == f"columns 1 {word} of public.users, which is of the key"
     assert "Hash it" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("rules", "said"),
+    [
+        ([rule("a", hash=["id"]), rule("b", mask=["id"])], "columns b masks id"),
+        ([rule("a", exclude=["bio"]), rule("b", include=["email"])], "columns b leaves out id"),
+        ([rule("a", truncate={"id": 9}), rule("b", truncate={"id": 3})], "columns a cuts id"),
+    ],
+)
+def test_of_several_rules_the_one_that_does_it_is_named(rules: list[ColumnRule], said: str) -> None:
+    with pytest.raises(RuleFailed) as caught:
+        plan_of(*rules)
+
+    assert str(caught.value) == f"{said} of public.users, which is of the key"
 
 
 def test_without_a_key_any_column_may_be_masked() -> None:
@@ -133,7 +148,7 @@ def test_without_a_key_any_column_may_be_masked() -> None:
 
 @pytest.mark.parametrize("oid", [JSON, UUID, NUMERIC, TIMESTAMPTZ, TEXT_ARRAY])
 def test_what_is_not_text_is_not_cut(oid: int) -> None:
-    with pytest.raises(ConfigError, match=r"cuts bio of public\.users, which is not text"):
+    with pytest.raises(RuleFailed, match=r"cuts bio of public\.users, which is not text"):
         plan_of(rule(truncate={"bio": 3}), relation=users(("bio", oid)))
 
 

@@ -25,7 +25,23 @@ def refusal(text: str) -> ConditionError:
         ("new.id = ", 10, ""),
         ("id = 1", 1, "new.id or old.id"),
         ("nwe.id = 1", 1, "Did you mean new?"),
-        ("new.id == 1", 8, ""),
+        ("new.id == 1", 8, "Write = alone."),
+        ("(new.id == 1)", 9, "Write = alone."),
+        ("new.id <=> 1", 8, "IS NOT DISTINCT FROM"),
+        ("new.id = 1 && new.id = 2", 12, "Write AND"),
+        ("new.id = 1 || new.id = 2", 12, "Write OR"),
+        ("!new.id", 1, "Write NOT"),
+        ('new.status = "paid"', 14, "single quotes: 'paid'"),
+        ('new.status = "it\'s"', 14, "single quotes: 'it''s'"),
+        ('"status" = 1', 1, 'new."status" or old."status"'),
+        ("new.status = paid", 14, "single quotes: 'paid'"),
+        ("new.status IN (paid, new)", 16, "single quotes: 'paid'"),
+        ("new.id IN [1, 2]", 11, "Write IN ('a', 'b')."),
+        ("TG_OP = 'INSERT'", 1, 'operations = ["insert"]'),
+        ("new.id = 1 AND tg_table_name = 'x'", 16, "tables ="),
+        ("WHEN new.id = 1", 1, "Begin with"),
+        ("OLD.* IS DISTINCT FROM NEW.*", 1, "drop_unchanged = true"),
+        ('"NEW".id = 1', 1, "Did you mean new?"),
         ("new.id = 1 ADN new.id = 2", 12, "Did you mean and?"),
         ("new.id = 1 = true", 12, ""),
         ("new.status LIK 'x'", 12, "Did you mean like?"),
@@ -37,7 +53,9 @@ def refusal(text: str) -> ConditionError:
         ("CASE WHEN true THEN true END", 1, ""),
         ("new.id IN (SELECT 1)", 12, ""),
         ("EXISTS (SELECT 1)", 1, ""),
-        ("new.id = ANY ('{1}')", 10, ""),
+        ("new.id = ANY ('{1}')", 10, "Write IN"),
+        ("new.id = ANY(ARRAY[1, 2])", 10, "Write IN"),
+        ("new.id <> ALL (ARRAY[1, 2])", 11, "Write NOT IN"),
         ("new.status ~ 'x'", 12, "LIKE"),
         ("new.status = E'x'", 14, ""),
         ("new.status = $$x$$", 14, ""),
@@ -62,6 +80,7 @@ def test_what_is_not_understood_is_placed(text: str, position: int, hint: str) -
     [
         ("new.totl > 1", 1, "no column totl", "Did you mean total?"),
         ("new.id = 1 AND old.Status = 'x' AND old.\"Status\" = 'x'", 37, "no column Status", "status"),
+        ('new."STATUS" = 1', 1, "no column STATUS", "Did you mean status?"),
         ("new.status > 5", 12, "text > integer", "Cast"),
         ("new.id = 'abc'", 10, "no integer", ""),
         ("new.id = '5.5'", 10, "no integer", ""),
@@ -91,6 +110,42 @@ def test_what_the_table_does_not_allow_is_placed(text: str, position: int, reaso
     assert f"at character {position}: " in str(error)
     assert reason in str(error)
     assert hint in error.hint
+
+
+STATUS = kind.Enum("order_status", ("new", "paid", "Sent"))
+
+
+@pytest.mark.parametrize(
+    ("text", "position", "label", "hint"),
+    [
+        ("new.mood = 'piad'", 12, "piad", "Did you mean paid?"),
+        ("'piad' <> old.mood", 1, "piad", "Did you mean paid?"),
+        ("new.mood IN ('paid', 'snt')", 22, "snt", "Did you mean Sent?"),
+        ("new.mood IS DISTINCT FROM 'PAID'", 27, "PAID", "Did you mean paid?"),
+        ("coalesce(new.mood, 'zz') = 'new'", 20, "zz", "The labels are new, paid, Sent."),
+    ],
+)
+def test_a_label_that_an_enum_lacks_is_refused_where_the_labels_are_known(
+    text: str, position: int, label: str, hint: str
+) -> None:
+    with pytest.raises(ConditionError) as caught:
+        Condition.parse(text).bind(TYPES, enums={20_001: STATUS})
+
+    assert f"the enum order_status has no label {label!r} at character {position}:" in str(caught.value)
+    assert caught.value.hint == hint
+
+
+@pytest.mark.parametrize(
+    "text", ["new.mood = 'paid'", "new.mood = NULL", "new.mood::text = 'piad'", "new.mood = old.mood"]
+)
+def test_labels_that_an_enum_has_are_taken_and_any_text_beside_a_cast(text: str) -> None:
+    Condition.parse(text).bind(TYPES, enums={20_001: STATUS})
+
+
+def test_a_label_of_a_running_stream_is_not_questioned() -> None:
+    passes = Condition.parse("new.mood = 'piad'").bind(TYPES, enums=frozenset({20_001}))
+
+    assert passes({"mood": "paid"}, None) is False
 
 
 FRAGMENTS = [

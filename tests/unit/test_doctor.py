@@ -1,24 +1,30 @@
 """The parts of ``pgevents doctor`` that ask no server."""
 
 import re
+import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pgevents.doctor import host
-from pgevents.doctor.broker import check_transport, permits
+from pgevents.doctor.broker import check_transport
+from pgevents.doctor.destination import Use, destinations
+from pgevents.doctor.exchange import permits
 from pgevents.doctor.finding import Finding, exit_code, fatal, ok, unseen, warning
 from pgevents.doctor.management import NotSeenError, check_location
 from pgevents.doctor.output import is_guarded
 from pgevents.doctor.queue import Queue, examined
 from pgevents.doctor.report import fixes, lines
-from pgevents.doctor.route import Binding, Exchange, matches, queues_for, unrouted
+from pgevents.doctor.route import Binding, Destination, Exchange, matches, queues_for, unrouted
 from pgevents.doctor.wire import encryption, is_poolers, measured_skew, pins
 from pgevents.errors import ConfigError
 from pgevents.postgres import PINNED_SETTINGS
+from pgevents.rules import parse_rules
+from pgevents.session import routing_key
 from pgevents.settings import Settings
 from pgevents.sink.amqp.url import parse
 
@@ -153,7 +159,9 @@ def test_without_a_key_every_queue_is_found() -> None:
 def test_a_key_without_a_queue_is_named_with_its_table() -> None:
     topology = Declared([Exchange("e", "direct", durable=True)], {"e": [to_queue("q", "a.b.insert")]})
 
-    assert unrouted(topology, "e", {"a.b.insert": "a.b", "a.b.delete": "a.b"}) == {"a.b.delete": "a.b"}
+    found = unrouted(topology, {Destination("e", key): "a.b" for key in ("a.b.insert", "a.b.delete")})
+
+    assert found == {Destination("e", "a.b.delete"): "a.b"}
 
 
 def test_how_an_unknown_kind_of_exchange_routes_is_not_guessed() -> None:
@@ -382,3 +390,84 @@ def test_the_page_lists_every_check_and_no_other() -> None:
     rows = re.findall(r"^\| (`[^|]+`[ †]*) \|", (root / "docs" / "doctor.md").read_text(), re.MULTILINE)
 
     assert set(re.findall(r"`([^`]+)`", " ".join(rows))) == set(made)
+
+
+# Where events go
+
+
+def goes(text: str, *names: tuple[str, str], sink: str = "amqp://h/v?exchange=e", **settings: Any) -> dict[str, Use]:
+    made = Settings(sink=sink, rules=parse_rules(tomllib.loads(text), "pgevents.toml"), **settings)
+    found = destinations(made, "e", routing_key(sink), names, ("insert", "truncate"))
+    return {f"{each.exchange} {each.key}": use for each, use in found.items()}
+
+
+ORDERS = ("shop", "orders")
+
+
+def test_without_rules_each_operation_has_a_key_of_the_sinks_own_exchange() -> None:
+    used = goes("", ORDERS)
+
+    assert used == dict.fromkeys(("e shop.orders.insert", "e shop.orders.truncate"), Use("shop.orders"))
+
+
+def test_of_what_a_condition_decides_each_outcome_is_one_and_behind_the_last_that_fits_there_is_none() -> None:
+    rules = """
+    [[route]]
+    tables = ["shop.*"]
+    operations = ["insert"]
+    when = "new.total > 5"
+    exchange = "big"
+    [[route]]
+    tables = ["shop.orders"]
+    routing_key = "o"
+    [[route]]
+    exchange = "never"
+    """
+
+    assert goes(rules, ORDERS) == {
+        "big shop.orders.insert": Use("shop.orders by [[route]] 1"),
+        "e o": Use("shop.orders by [[route]] 2"),
+    }
+
+
+def test_what_a_filter_leaves_out_and_what_a_format_has_no_word_for_goes_nowhere() -> None:
+    rules = '[[filter]]\ntables = ["shop.orders"]\noperations = ["truncate"]'
+
+    assert list(goes(rules, ORDERS, ("shop", "items"), format="maxwell")) == ["e shop.items.insert"]
+
+
+def test_a_slow_lane_is_a_second_way_for_the_tables_it_is_about() -> None:
+    rules = '[[skip]]\nname = "large"\nrows = 5\ntables = ["shop.orders"]\naction = "slow-lane"\nexchange = "slow"'
+
+    used = goes(rules, ORDERS, ("shop", "items"))
+
+    assert [key for key, use in used.items() if use == Use("shop.orders in the slow lane of [[skip]] large")] == [
+        "slow shop.orders.insert",
+        "slow shop.orders.truncate",
+    ]
+    assert not [key for key in used if key.startswith("slow shop.items")]
+
+
+def test_records_and_summaries_are_optional_where_they_have_keys_of_their_own() -> None:
+    rules = '[[skip]]\nmarked = true\naction = "summarise"'
+
+    used = goes(rules, ORDERS)
+
+    assert used["e _.transaction.skipped"] == Use("records of skipped transactions", is_optional=True)
+    assert used["e shop.orders.summary"] == Use("summaries of shop.orders", is_optional=True)
+    assert goes(rules, ORDERS, sink="amqp://h/v?routing_key=all") == {"e all": Use("shop.orders")}
+
+
+@pytest.mark.parametrize(
+    "rule", ['rows = 5\naction = "publish"', 'origin = "bulk"\npush_down = true', 'rows = 5\naction = "slow-lane"']
+)
+def test_a_rule_that_leaves_no_record_needs_no_queue_for_one(rule: str) -> None:
+    lane = '\nexchange = "slow"' if "slow" in rule else ""
+
+    assert "e _.transaction.skipped" not in goes(f"[[skip]]\n{rule}{lane}", ORDERS)
+
+
+def test_messages_go_somewhere_known_where_a_route_names_their_prefix() -> None:
+    rules = '[[route]]\ntables = ["_.mail", "_.sms*"]\noperations = ["message"]\nexchange = "post"'
+
+    assert goes(rules) == {"post _.mail.message": Use("messages with the prefix mail by [[route]] 1")}

@@ -1,6 +1,7 @@
 """What the rules make of transactions: the same as the stream makes of them, and said with every reason."""
 
 import json
+import re
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,9 +17,10 @@ from pgevents.codec.native import NativeCodec
 from pgevents.decoder.pgoutput import PgoutputDecoder
 from pgevents.errors import ConfigError
 from pgevents.event import Envelope
+from pgevents.explain.change import Outcome
 from pgevents.explain.explanation import Explainer
 from pgevents.explain.recording import Excerpt, Head, excerpt_of, lines_of
-from pgevents.explain.verdict import Outcome, TransactionVerdict
+from pgevents.explain.verdict import TransactionVerdict
 from pgevents.explain_command import explain
 from pgevents.filters import TableFilter
 from pgevents.gate import Gate
@@ -251,15 +253,85 @@ def test_a_format_without_a_word_for_it_publishes_nothing() -> None:
     assert "→ nothing is published" in verdict.lines()[0]
 
 
-def test_a_change_that_a_rule_cannot_decide_on_is_shown_and_those_behind_it_too() -> None:
-    toml = '[[filter]]\nname = "paid"\ntables = ["orders"]\nwhen = "old.total > 1"'
-    changes = [update(ORDERS, ["1", "2", "x"], key=["1", None, None]), entry(1)]
+UNDECIDED = '[[filter]]\nname = "paid"\ntables = ["orders"]\nwhen = "old.total > 1"'
 
-    [verdict] = explained(transaction(*changes), settings(toml))
 
-    assert verdict.stops == 1
-    assert "→ the stream stops here: filter paid cannot decide on a change of public.orders" in verdict.lines()[1]
-    assert verdict.changes[1].outcome is Outcome.PUBLISHED
+def unsure(number: int) -> bytes:
+    """An update whose old row PostgreSQL did not send."""
+    return update(ORDERS, [str(number), "2", "x"], key=[str(number), None, None])
+
+
+def test_where_a_rule_cannot_decide_the_stream_stops_and_nothing_behind_it_is_explained() -> None:
+    changes = [entry(1), order(1), unsure(2), unsure(3), entry(4)]
+
+    *before, verdict = explained(
+        [*transaction(entry(7), xid=811), *transaction(*changes, lsn=200), *transaction(entry(8), lsn=300)],
+        settings(UNDECIDED),
+    )
+
+    assert [each.xid for each in before] == [811]
+    head, filtered, _, _, stop, hint = verdict.lines()
+    assert head.startswith("xid 812  commit 0/C8  ")
+    assert head.endswith(f"→ the stream stops at change 3; published before it: 1 event, {verdict.bytes} bytes")
+    assert filtered == "  1 filtered by paid"
+    assert re.match("    3 update public.orders → the stream stops here: filter .*paid.* cannot decide", stop)
+    assert "xid" not in stop + hint
+    assert hint.startswith("          hint: Nothing is lost")
+    assert verdict.as_dict()["stops"] is True
+
+
+def test_a_change_that_stops_the_stream_is_listed_however_few_are() -> None:
+    for options in ({"limit": 2}, {"lists_changes": False}):
+        [verdict] = explained(
+            transaction(entry(1), entry(2), entry(3), unsure(4), entry(5)),
+            settings(UNDECIDED),
+            **{"limit": 99, **options},
+        )
+
+        assert verdict.changes[-1].outcome is Outcome.STOPS
+        assert verdict.changes[-1].seq == 4
+        assert verdict.lines()[-2].startswith("    4 update public.orders → the stream stops here: ")
+
+
+@pytest.mark.parametrize(
+    ("toml", "problem"),
+    [
+        ('[[columns]]\nname = "safe"\ntables = ["orders"]\nmask = ["id"]', "masks? id"),
+        ('[[route]]\nname = "vip"\ntables = ["orders"]\nwhen = "old.total > 1"', "vip"),
+    ],
+)
+def test_whichever_rule_stops_the_stream_the_transaction_and_the_change_are_named(toml: str, problem: str) -> None:
+    [verdict] = explained(transaction(entry(1), unsure(2), entry(3)), settings(toml))
+
+    assert "the stream stops at change 2" in verdict.lines()[0]
+    assert verdict.changes[-1].outcome is Outcome.STOPS
+    assert re.search(problem, verdict.changes[-1].problem)
+
+
+def test_a_message_that_cannot_be_read_is_where_the_stream_stops() -> None:
+    payloads = transaction(entry(1), b"?nonsense", entry(2))
+
+    [verdict] = explained(payloads)
+
+    assert "→ the stream stops; published before it: 1 event" in verdict.lines()[0]
+    assert verdict.lines()[2].startswith(
+        "    - unreadable message → the stream stops here: cannot decode the message '?'"
+    )
+
+
+def test_a_message_that_cannot_be_read_between_transactions_is_of_none() -> None:
+    first, last = explained([*transaction(entry(1)), b"?nonsense"])
+
+    assert (first.stops, first.xid) == (0, 812)
+    assert last.lines()[0] == "outside any transaction  0/1  → the stream stops; nothing is published before it"
+
+
+def test_a_window_says_who_added_it() -> None:
+    window = SkipRule("window-3f2a", reason="flood", xid=812, by="ops@shop")
+
+    [verdict] = explained(transaction(order(1)), windows=(window,))
+
+    assert '→ dropped by rule window-3f2a (added by ops@shop: "flood"): 1 row' in verdict.lines()[0]
 
 
 def test_what_was_confirmed_before_is_not_published_again() -> None:
@@ -397,7 +469,7 @@ def test_the_command_prints_an_object_for_each_transaction(running: Running) -> 
 
 
 def test_the_command_obeys_the_windows_of_the_slot(running: Running, tmp_path: Path) -> None:
-    from pgevents.window import WindowFile
+    from pgevents.window_file import WindowFile
 
     WindowFile(tmp_path / "pgevents-pgevents.skips.json").add(
         SkipRule("", reason="flood", first=Lsn(1), last=Lsn(100))
@@ -408,11 +480,34 @@ def test_the_command_obeys_the_windows_of_the_slot(running: Running, tmp_path: P
     assert "→ dropped by rule window-" in shown
 
 
-def test_the_command_ends_with_1_where_the_stream_would_stop(running: Running) -> None:
+def test_the_command_ends_with_1_where_the_stream_would_stop(
+    running: Running, capsys: pytest.CaptureFixture[str]
+) -> None:
     code, shown = running(toml='[[filter]]\nwhen = "new.missing > 1"')
 
     assert code == 1
-    assert "→ the stream stops here" in shown
+    assert shown.count("→ the stream stops here") == 1
+
+
+def test_in_json_a_stop_is_said_with_its_hint(running: Running) -> None:
+    code, shown = running("--json", "--no-changes", toml='[[filter]]\nwhen = "new.missing > 1"')
+
+    [document] = map(json.loads, shown.splitlines())
+    [change] = document["changes"]
+    assert code == 1
+    assert document["stops"] is True
+    assert (change["seq"], change["verdict"]) == (1, "stops")
+    assert change["hint"].startswith("Nothing is lost")
+
+
+def test_windows_in_a_table_are_left_aside_for_a_recording(
+    running: Running, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--file", str(running.file), "--state", "postgres", "--dsn", "host=127.0.0.1 port=1"]
+
+    assert explain.main(arguments, standalone_mode=False) == 0
+
+    assert "The windows in table pgevents.skip_window are left aside" in capsys.readouterr().err
 
 
 def test_a_file_that_is_not_there_is_a_usage_error(running: Running, tmp_path: Path) -> None:

@@ -193,9 +193,10 @@ def test_what_changes_by_it_is_said() -> None:
     made = planned("[[skip]]\nrows = 5", keyless=["public.log"], plugin="wal2json")
 
     assert made.warnings == [
-        "wal2json reads no publication: this is for a slot of pgoutput",
+        "wal2json reads no publication: this is for a slot of pgoutput, and push_down is for one of wal2json",
         "a change that is not sent gets no number: ids of other changes in its transaction are then different ones",
         "skip rules by size count what is sent, and no longer what was changed",
+        "records and summaries of skip rules count what is sent, and no longer what was changed",
         "PostgreSQL refuses updates and deletes of tables without a replica identity: public.log",
     ]
 

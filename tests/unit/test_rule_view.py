@@ -107,7 +107,7 @@ def test_a_rule_is_a_line() -> None:
     text = '[[skip]]\nmarked = true\n[[filter]]\nname = "big ones"\nwhen = "new.a > 1"'
 
     assert lines(parsed(tomllib.loads(text))) == [
-        '[[skip]] skip 1: marked = true, action = "drop"',
+        '[[skip]] 1: marked = true, action = "drop"',
         '[[filter]] big ones: when = "new.a > 1"',
     ]
 

@@ -1,13 +1,14 @@
 """The rules of pgevents.toml: what is read, and every way in which they can be wrong."""
 
 import re
+import sys
 import tomllib
 from datetime import UTC, date, time, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pgevents.condition import Condition, ConditionError
@@ -15,6 +16,7 @@ from pgevents.errors import EXIT_USAGE, ConfigError
 from pgevents.lsn import Lsn
 from pgevents.rule import Action, Missing, Rules
 from pgevents.rule_check import check_file
+from pgevents.rule_mistake import Mistakes
 from pgevents.rule_warning import warnings_of
 from pgevents.rules import COLUMN_KEYS, FILTER_KEYS, ROUTE_KEYS, SKIP_KEYS, parse_rules
 from pgevents.settings import Settings
@@ -208,10 +210,14 @@ WRONG: list[tuple[str, str, str]] = [
     ('[[skip]]\nmarked = true\nexchange = "x"', "[[skip]] 1: exchange: the action drop goes nowhere", "slow-lane"),
     (
         '[[skip]]\nname = "a"\nmarked = true\n[[skip]]\nname = "a"\nrows = 1',
-        "shop.toml [[skip]] 2 (a): name: another rule has that name",
+        "shop.toml [[skip]] a: name: rule 1 and rule 2 have that name",
+        "of its own",
+    ),
+    (
+        '[[skip]]\nname = "skip 2"\nmarked = true\n[[skip]]\nrows = 1',
+        "[[skip]] 2: name: rule 1 and rule 2 have that",
         "",
     ),
-    ('[[skip]]\nname = "skip 2"\nmarked = true\n[[skip]]\nrows = 1', "[[skip]] 2: name: another rule has", ""),
     ('[[skip]]\nname = ""\nmarked = true', "[[skip]] 1: name: it must be printable text of 1 to 100", ""),
     ('[[skip]]\nname = "a\\nb"\nmarked = true', "[[skip]] 1: name: it must be printable text of 1 to 100", ""),
     ("[[skip]]\nname = 5\nmarked = true", "[[skip]] 1: name: it must be printable text of 1 to 100", ""),
@@ -219,12 +225,12 @@ WRONG: list[tuple[str, str, str]] = [
     (
         "[[filter]]\ndrop_unchanged = true\ntables = []",
         "[[filter]] 1: tables: the list is empty",
-        "Leave the key out",
+        'about every table, or name some, as in ["public.orders"]',
     ),
     ('[[filter]]\ndrop_unchanged = true\ntables = "a"', "[[filter]] 1: tables: it must be a list of text", ""),
     ('[[filter]]\ndrop_unchanged = true\ntables = [""]', "[[filter]] 1: tables: it must be a list of text", ""),
     ("[[filter]]\ndrop_unchanged = true\ntables = [1]", "[[filter]] 1: tables: it must be a list of text", ""),
-    ("[[filter]]\noperations = []", "[[filter]] 1: operations: the list is empty", ""),
+    ("[[filter]]\noperations = []", "[[filter]] 1: operations: the list is empty", "about all of them"),
     (
         '[[filter]]\noperations = ["updte"]',
         "[[filter]] 1: operations: 'updte' is none of insert, update, delete, truncate, message",
@@ -301,10 +307,19 @@ def test_what_is_wrong_is_said_with_its_place(text: str, said: str, advised: str
     assert advised in error.hint
 
 
+def test_a_condition_without_sqlglot_is_placed_and_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sqlglot.dialects.postgres", None)
+
+    error = refusal('[[filter]]\nname = "big"\nwhen = "new.total > 100"')
+
+    assert str(error) == "shop.toml [[filter]] big: when: conditions need sqlglot, which is not installed"
+    assert error.hint == "pip install 'pgevents-stream[rules]'"
+
+
 def test_a_rule_with_a_name_is_named_by_it_too() -> None:
     error = refusal('[[filter]]\noperations = ["insert"]\n[[filter]]\nname = "big ones"\ndrop_unchanged = 1')
 
-    assert str(error) == "shop.toml [[filter]] 2 (big ones): drop_unchanged: it must be true or false"
+    assert str(error) == "shop.toml [[filter]] big ones: drop_unchanged: it must be true or false"
 
 
 def test_what_is_wrong_with_a_condition_is_said_with_both_places() -> None:
@@ -313,7 +328,7 @@ def test_what_is_wrong_with_a_condition_is_said_with_both_places() -> None:
 
     error = refusal('[[route]]\nname = "r"\nwhen = "new.a = = 1"')
 
-    assert str(error) == f"shop.toml [[route]] 1 (r): when: {caught.value}"
+    assert str(error) == f"shop.toml [[route]] r: when: {caught.value}"
     assert error.hint == caught.value.hint
 
 
@@ -387,6 +402,7 @@ DOCUMENTS = st.fixed_dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(DOCUMENTS)
 def test_whatever_toml_may_hold_is_read_or_refused(document: dict[str, Any]) -> None:
     said = ""
@@ -403,38 +419,38 @@ def test_whatever_toml_may_hold_is_read_or_refused(document: dict[str, Any]) -> 
     [
         (
             '[[skip]]\nmarked = true\n[[skip]]\nmarked = true\naction = "park"',
-            "[[skip]] skip 2: it never decides, because skip 1 comes first",
+            "[[skip]] 2: it never decides, because skip 1 comes first",
         ),
         (
             "[[skip]]\nrows = 20\n[[skip]]\nrows = 10",
-            "[[skip]] skip 1: it never decides, because skip 2 does after fewer rows",
+            "[[skip]] 1: it never decides, because skip 2 does after fewer rows",
         ),
         (
             "[[skip]]\nrows = 20\ntables = ['a']\n[[skip]]\nrows = 10",
-            "[[skip]] skip 1: it never decides, because skip 2 does after fewer rows",
+            "[[skip]] 1: it never decides, because skip 2 does after fewer rows",
         ),
         (
             "[[skip]]\nrows = 10\n[[skip]]\nrows = 10",
-            "[[skip]] skip 2: it never decides, because skip 1 comes first",
+            "[[skip]] 2: it never decides, because skip 1 comes first",
         ),
         (
             '[[route]]\ntables = ["a"]\n[[route]]\ntables = ["a"]\noperations = ["insert"]',
-            "[[route]] route 2: it never decides, because route 1 comes first",
+            "[[route]] 2: it never decides, because route 1 comes first",
         ),
         (
             '[[route]]\nformat = "maxwell"\n[[route]]\ntables = ["a"]\nformat = "fyle"',
-            "[[route]] route 2: it never decides, because route 1 comes first",
+            "[[route]] 2: it never decides, because route 1 comes first",
         ),
         (
             (
                 "[[filter]]\ntables = ['a']\noperations = ['insert']\n"
                 "[[filter]]\ntables = ['a']\noperations = ['update']"
             ),
-            "[[filter]] filter 2: with filter 1 before it, nothing of these tables is published",
+            "[[filter]] 2: operations: with filter 1 before it, nothing of these tables is published",
         ),
         (
             '[[columns]]\ntables = ["a"]\nmask = ["b"]\n[[columns]]\ntables = ["public.a"]\nhash = ["b"]',
-            "[[columns]] columns 2: with columns 1, b would be masked and hashed: it is masked",
+            "[[columns]] 2: with columns 1, b would be masked and hashed: it is masked",
         ),
     ],
 )
@@ -460,14 +476,104 @@ def test_rules_that_matter_are_not_warned_of(text: str) -> None:
     assert warnings_of(rules(text)) == []
 
 
+@pytest.mark.parametrize("tables", ["", "tables = ['a']\n"])
+def test_filters_that_no_row_can_pass_together_are_told(tables: str) -> None:
+    paid = f"[[filter]]\nname = 'paid'\n{tables}when = \"new.s = 'paid'\""
+    text = f"{paid}\n[[filter]]\ntables = ['a']\nwhen = \"new.s = 'new'\""
+
+    (warning,) = warnings_of(rules(text))
+    never = "it can never be true where that of filter paid is"
+    assert warning == f"[[filter]] 2: when: {never}: no row of the tables of both is published"
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        "tables = ['b']\nwhen = \"new.s = 'new'\"",
+        "tables = ['a']\nwhen = \"new.t = 'new'\"",
+        "tables = ['a']\nwhen = \"old.s = 'new'\"",
+        "tables = ['a']\nwhen = \"new.s IN ('new', 'paid')\"",
+    ],
+)
+def test_filters_that_a_row_may_pass_together_are_not(second: str) -> None:
+    assert warnings_of(rules(f"[[filter]]\ntables = ['a']\nwhen = \"new.s = 'paid'\"\n[[filter]]\n{second}")) == []
+
+
+def test_operations_that_a_routes_format_cannot_say_are_told() -> None:
+    text = '[[route]]\nname = "r"\noperations = ["insert", "truncate", "message"]'
+
+    own = check_file(Settings(rules=rules(f'{text}\nformat = "maxwell"')))
+    default = check_file(Settings(format="sequin", rules=rules(text)))
+
+    said = "has no word for truncate and message, of which nothing is published"
+    assert own == [f"[[route]] r: operations: the format maxwell {said}"]
+    assert default == [f"[[route]] r: operations: the format sequin {said}"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[[route]]\noperations = ["insert"]\nformat = "maxwell"',
+        '[[route]]\noperations = ["truncate"]\nformat = "native"',
+        '[[route]]\nformat = "maxwell"',
+    ],
+)
+def test_a_route_for_what_its_format_can_say_is_not_warned_of(text: str) -> None:
+    assert check_file(Settings(rules=rules(text))) == []
+
+
+def test_every_mistake_of_every_rule_is_found() -> None:
+    error = refusal(
+        """
+        filter = [5, { name = "big", operations = ["updte"], when = "new.x = ", drop_unchanged = true }]
+        skip = { marked = true }
+        [[columns]]
+        maks = ["a"]
+        hash = 5
+        [[route]]
+        priority = 256
+        """
+    )
+
+    assert isinstance(error, Mistakes)
+    assert [str(each).removeprefix("shop.toml ").partition(":")[0] for each in error.mistakes] == [
+        "shop.toml",
+        "[[filter]] 1",
+        "[[filter]] big",
+        "[[filter]] big",
+        "[[columns]] 1",
+        "[[route]] 1",
+    ]
+    assert str(error) == f"{error.mistakes[0]} (and 5 more, which pgevents config check lists)"
+    assert error.hint == error.mistakes[0].hint
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[[columns]]\nmask = []", "mask: the list is empty"),
+        ('[[skip]]\nmarked = "yes"', "marked: it must be true or false"),
+        ('[[filter]]\ndrop_unchanged = 1\nignore = ["a"]', "drop_unchanged: it must be true or false"),
+        ('[[skip]]\nmarked = true\naction = "slow"\nexchange = "x"', "action: 'slow' is none of"),
+        ('[[route]]\nwhen = "x"\non_missing = "drop"', "when: the condition 'x' cannot be used"),
+        ('[[skip]]\norgin = "a"', "'orgin': there is no such key"),
+    ],
+)
+def test_what_follows_from_a_mistake_is_none(text: str, said: str) -> None:
+    error = refusal(text)
+
+    assert not isinstance(error, Mistakes)
+    assert f" 1: {said}" in str(error)
+
+
 def test_a_condition_that_can_never_be_true_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Condition, "never", lambda _: True)
 
     warnings = warnings_of(rules('[[filter]]\nwhen = "new.a"\n[[route]]\nwhen = "new.a"'))
 
     assert warnings == [
-        "[[filter]] filter 1: when can never be true: nothing of its tables is published",
-        "[[route]] route 1: when can never be true: nothing goes there",
+        "[[filter]] 1: when: it can never be true: nothing of its tables is published",
+        "[[route]] 1: when: it can never be true: nothing goes there",
     ]
 
 
@@ -496,5 +602,5 @@ def test_the_documentation_names_every_key(kind: str, keys: tuple[str, ...]) -> 
 def test_lines_of_text_are_not_compressed(sink: str) -> None:
     rules = parse_rules({"route": [{"tables": ["orders"], "compression": "gzip"}]}, "pgevents.toml")
 
-    with pytest.raises(ConfigError, match=r"\[\[route\]\] route 1: compression: .* lines of text"):
+    with pytest.raises(ConfigError, match=r"\[\[route\]\] 1: compression: .* lines of text"):
         check_file(Settings(sink=sink, rules=rules))

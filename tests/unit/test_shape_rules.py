@@ -9,7 +9,7 @@ from pgevents.codec.native import NativeCodec
 from pgevents.compression import compressed
 from pgevents.decoder.pgoutput import PgoutputDecoder
 from pgevents.encoder import Encoder
-from pgevents.errors import RuleFailed
+from pgevents.errors import EXIT_REFUSED, RuleFailed
 from pgevents.event import Body, Envelope, Event
 from pgevents.filters import TableFilter
 from pgevents.gate import Gate
@@ -151,6 +151,7 @@ def test_truncates_and_messages_are_filtered_by_operation() -> None:
     assert numbers(made) == [3, 4]
 
 
+PLACE = r" \(xid 1, commit LSN 16/B374D848\)$"
 TOAST_WHEN = {"name": "seen", "tables": ["orders"], "when": "new.seen = 'x'"}
 KEYED = relation(1, "orders", [("id", INT4_OID, True), ("seen", TEXT_OID, False)])
 UNSENT = update(1, ["1", UNCHANGED_TOAST])
@@ -245,7 +246,7 @@ def test_addresses_are_the_same_object_for_every_event_of_a_kind() -> None:
 def test_a_route_that_asks_for_what_was_not_sent_stops_the_stream_unless_it_says_otherwise() -> None:
     route = {"tables": ["orders"], "when": "new.seen = 'x'", "routing_key": "seen"}
 
-    with pytest.raises(RuleFailed, match=r"a route cannot decide on a change of public\.orders: .*new\.seen"):
+    with pytest.raises(RuleFailed, match=r"route 1 cannot decide on a change of public\.orders: .*new\.seen"):
         shaped(KEYED, UNSENT, route=[route])
     [made] = shaped(KEYED, UNSENT, route=[route | {"on_missing": "publish"}])
 
@@ -312,3 +313,35 @@ def test_a_truncate_asks_no_condition() -> None:
     [made] = shaped(relation(1, "orders", []), truncate(1), route=[route])
 
     assert made.address.topic == "public.orders.truncate"
+
+
+@pytest.mark.parametrize(
+    ("rules", "said"),
+    [
+        ({"filter": [TOAST_WHEN]}, "filter seen cannot decide"),
+        ({"filter": [{key: TOAST_WHEN[key] for key in ("tables", "when")}]}, "filter 1 cannot decide"),
+        ({"route": [TOAST_WHEN | {"routing_key": "x"}]}, "route seen cannot decide"),
+        ({"columns": [{"name": "hidden", "tables": ["orders"], "mask": ["id"]}]}, "columns hidden masks id of"),
+    ],
+)
+def test_a_rule_that_stops_the_stream_is_named_with_the_transaction(rules: dict[str, Any], said: str) -> None:
+    with pytest.raises(RuleFailed, match=PLACE) as caught:
+        shaped(KEYED, UNSENT, **rules)
+
+    assert str(caught.value).startswith(said)
+    assert "nothing is lost" in caught.value.hint.lower()
+    assert caught.value.exit_code == EXIT_REFUSED
+
+
+def test_of_several_routes_the_one_that_cannot_decide_is_named() -> None:
+    routes = [{"when": "new.id = 2"}, {"when": "new.seen = 'x'", "on_missing": "drop"}, {"when": "new.seen = 'y'"}]
+
+    with pytest.raises(RuleFailed, match=r"^route 3 cannot decide"):
+        shaped(KEYED, UNSENT, route=[{"tables": ["orders"]} | route for route in routes])
+
+
+def test_a_column_rule_that_the_table_outgrew_stops_the_stream_only_at_a_change_of_it() -> None:
+    rule = {"tables": ["orders"], "mask": ["id"]}
+    others = relation(2, "others", [("id", INT4_OID, True)])
+
+    assert numbers(shaped(KEYED, others, insert(2, ["1"]), columns=[rule])) == [1]

@@ -1,0 +1,232 @@
+"""Transactions that pgoutput sends in pieces while they run, put together as if they had been sent at their commit.
+
+PostgreSQL hands transactions over in the order of their commits, and one of a million rows holds up all behind it
+for seconds. With ``streaming 'on'`` it sends what outgrows its memory as it is written, so that little is left to do
+at the commit. What comes before the commit goes into a spool, and on from there once the transaction has committed;
+what is certain to be dropped is only counted.
+
+Source of every layout: PostgreSQL manual, "Logical Replication Message Formats", protocol version 2. Between Stream
+Start and Stream Stop every message but Origin has the xid of its (sub)transaction after its tag. A savepoint that is
+rolled back takes its rows with it, but not the Relation messages among them: they are not sent again.
+"""
+
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from pgevents.decoder.pgoutput import parse_message
+from pgevents.errors import DecodeError
+from pgevents.foresight import Foresight
+from pgevents.wal import Outline, Passed, RawMessage, WalMessage
+
+_START, _STOP, _COMMIT, _ABORT = ord("S"), ord("E"), ord("c"), ord("A")
+_INSERT, _UPDATE, _DELETE, _MESSAGE = ord("I"), ord("U"), ord("D"), ord("M")
+_TRUNCATE, _RELATION, _TYPE, _ORIGIN = ord("T"), ord("R"), ord("Y"), ord("O")
+_OPERATIONS = {_INSERT: "insert", _UPDATE: "update", _DELETE: "delete"}
+_HEAD = 9
+"""Bytes of a row change up to its tuples: the tag, the xid and the relation's oid."""
+
+_PASSED = 0
+"""The tag of our own entries in a spool: what was counted. No message begins so."""
+
+_u16 = struct.Struct("!H").unpack_from
+_u32 = struct.Struct("!I").unpack_from
+_pair = struct.Struct("!II").unpack_from
+_stream_commit = struct.Struct("!IBQQq").unpack
+_begin = struct.Struct("!QqI").pack
+_commit = struct.Struct("!BQQq").pack
+
+Foresee = Callable[[int, str | None], Foresight]
+"""Begins to look at a transaction, by its xid and origin."""
+
+
+class Spool(Protocol):
+    """Keeps entries of LSN, xid and payload in order. It raises SourceError where it cannot."""
+
+    def add(self, lsn: int, xid: int, payload: bytes) -> None: ...
+
+    def read(self) -> Iterator[tuple[int, int, bytes]]: ...
+
+    def close(self) -> None: ...
+
+
+class Assembler:
+    """Takes the messages of protocol version 2 and gives those of version 1, and Passed for what was counted."""
+
+    def __init__(self, foresee: Foresee, new_spool: Callable[[], Spool]) -> None:
+        self._foresee = foresee
+        self._new_spool = new_spool
+        self._transactions: dict[int, _InProgress] = {}
+        self._current: _InProgress | None = None
+
+    def feed(self, messages: Iterable[WalMessage]) -> Iterator[WalMessage]:
+        """What goes on now that ``messages`` have come. Raises DecodeError, and what the spool raises."""
+        for message in messages:
+            if type(message) is not RawMessage:
+                yield message
+                continue
+            try:
+                if self._current is None:
+                    yield from self._outside(message)
+                elif message.payload[0] == _STOP:
+                    self._current = None
+                else:
+                    self._current.take(message)
+            except (IndexError, KeyError, struct.error, ValueError):
+                # The cause is cut off: a UnicodeDecodeError carries the row's bytes.
+                raise _malformed(message, "it does not have its documented layout") from None
+
+    def close(self) -> None:
+        for transaction in self._transactions.values():
+            transaction.spool.close()
+
+    def _outside(self, message: RawMessage) -> Iterator[WalMessage]:
+        payload = message.payload
+        match payload[0]:
+            case int(tag) if tag == _START:
+                self._start(_u32(payload, 1)[0])
+            case int(tag) if tag == _COMMIT:
+                yield from self._commit(message)
+            case int(tag) if tag == _ABORT:
+                self._abort(*_pair(payload, 1))
+            case _:
+                yield message
+
+    def _start(self, xid: int) -> None:
+        if xid not in self._transactions:
+            self._transactions[xid] = _InProgress(xid, self._foresee, self._new_spool())
+        self._current = self._transactions[xid]
+        self._current.look_again()
+
+    def _abort(self, xid: int, subxid: int) -> None:
+        if xid == subxid:
+            self._transactions.pop(xid).spool.close()
+        else:
+            self._transactions[xid].aborted.add(subxid)
+
+    def _commit(self, message: RawMessage) -> Iterator[WalMessage]:
+        xid, flags, commit_lsn, end_lsn, time = _stream_commit(message.payload[1:])
+        transaction = self._transactions.pop(xid)
+        try:
+            yield RawMessage(commit_lsn, b"B" + _begin(commit_lsn, time, xid))
+            if transaction.origin:
+                yield RawMessage(commit_lsn, transaction.origin)
+            yield from transaction.messages()
+            yield RawMessage(message.lsn, b"C" + _commit(flags, commit_lsn, end_lsn, time))
+        finally:
+            transaction.spool.close()
+
+
+@dataclass(slots=True)
+class _InProgress:
+    """One transaction that has not committed."""
+
+    xid: int
+    foresee: Foresee
+    spool: Spool
+    origin: bytes = b""
+    aborted: set[int] = field(default_factory=set)
+    _foresight: Foresight | None = None
+    _relations: dict[int, tuple[str, str, int]] = field(default_factory=dict)
+    _passing: dict[bytes, int] = field(default_factory=dict)
+
+    def take(self, message: RawMessage) -> None:
+        payload = message.payload
+        head = payload[:_HEAD]
+        # On the way of a migration this is all that happens to a row.
+        if head in self._passing:
+            self._passing[head] += 1
+            return
+        tag = payload[0]
+        if tag in _OPERATIONS:
+            self._row(message, head)
+        elif tag == _ORIGIN:
+            self.origin = payload
+        elif tag in (_RELATION, _TYPE):
+            self._learn(message)
+        elif tag in (_MESSAGE, _TRUNCATE):
+            self._heard(message)
+        else:
+            raise _malformed(message, "an unknown kind of message")
+
+    def look_again(self) -> None:
+        """What is certain may have changed with the windows."""
+        if self._foresight is not None and self._foresight.is_stale:
+            self._put_down()
+
+    def messages(self) -> Iterator[RawMessage | Passed]:
+        """Everything that was not rolled back, in order."""
+        self._put_down()
+        for lsn, xid, payload in self.spool.read():
+            if payload[0] == _PASSED:
+                yield _passed_of(payload)
+            elif xid not in self.aborted:
+                yield RawMessage(lsn, payload)
+
+    def _row(self, message: RawMessage, head: bytes) -> None:
+        xid, oid = _pair(head, 1)
+        if xid != self.xid:
+            self._known().doubt()
+        else:
+            _, _, columns = self._relations[oid]
+            if self._known().drops(self._outline(head), columns, len(message.payload)):
+                self._passing[head] = 1
+                return
+        self._keep(message, xid)
+
+    def _learn(self, message: RawMessage) -> None:
+        if message.payload[0] == _RELATION:
+            oid, relation = _parse_relation(message.payload[5:])
+            self._put_down()
+            self._relations[oid] = relation
+        self._keep(message, self.xid)
+
+    def _heard(self, message: RawMessage) -> None:
+        xid = _u32(message.payload, 1)[0]
+        if xid == self.xid and message.payload[0] == _MESSAGE:
+            self._known().hear(parse_message(message.payload[5:]))
+        else:
+            self._known().doubt()
+        self._keep(message, xid)
+
+    def _known(self) -> Foresight:
+        if self._foresight is None:
+            origin = self.origin[9:-1].decode() if self.origin else None
+            self._foresight = self.foresee(self.xid, origin)
+        return self._foresight
+
+    def _keep(self, message: RawMessage, xid: int) -> None:
+        if self._passing:
+            self._put_down()
+        self.spool.add(message.lsn, xid, message.payload[:1] + message.payload[5:])
+
+    def _put_down(self) -> None:
+        """Write what was counted where it belongs, before what comes next."""
+        for head, rows in self._passing.items():
+            self.spool.add(0, self.xid, _passed_entry(self._outline(head), rows))
+        self._passing.clear()
+
+    def _outline(self, head: bytes) -> Outline:
+        schema, table, _ = self._relations[_u32(head, 5)[0]]
+        return Outline(_OPERATIONS[head[0]], schema, table)
+
+
+def _parse_relation(body: bytes) -> tuple[int, tuple[str, str, int]]:
+    """Its oid; schema, name and number of columns. Layout: see the decoder's ``parse_relation``."""
+    schema, name, rest = body[4:].split(b"\0", 2)
+    return _u32(body)[0], (schema.decode() or "pg_catalog", name.decode(), _u16(rest, 1)[0])
+
+
+def _passed_entry(outline: Outline, rows: int) -> bytes:
+    # No identifier holds a NUL.
+    return b"\0" + "\0".join((*outline, str(rows))).encode()
+
+
+def _passed_of(entry: bytes) -> Passed:
+    op, schema, table, rows = entry[1:].decode().split("\0")
+    return Passed(Outline(op, schema, table), int(rows))
+
+
+def _malformed(message: RawMessage, reason: str) -> DecodeError:
+    return DecodeError(reason, lsn=message.lsn, tag=chr(message.payload[0]) if message.payload else "")
