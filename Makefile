@@ -4,6 +4,7 @@ SHELL := /bin/sh
 DEMO_SECONDS ?= 20
 SECONDS ?= 60
 SEED ?=
+STREAMING ?=
 PLUGIN ?= wal2json
 PYTHON := .venv/bin/python
 METADATA := setup.cfg pyproject.toml pgevents/version.py
@@ -38,7 +39,7 @@ bench: .venv/installed-dev ## Measure throughput, latency and memory on private 
 chaos: .venv/installed-dev ## Break everything at random for SECONDS (60) as SEED (a random one) has it, and count what was lost
 	$(PYTHON) scripts/services.py
 	@mkdir -p build
-	$(PYTHON) -m chaos --seconds $(SECONDS) --plugin $(PLUGIN) $(if $(SEED),--seed $(SEED)) --json build/chaos-$(PLUGIN).json
+	$(PYTHON) -m chaos --seconds $(SECONDS) --plugin $(PLUGIN) $(if $(STREAMING),--streaming) $(if $(SEED),--seed $(SEED)) --json build/chaos-$(PLUGIN)$(if $(STREAMING),-streaming).json
 
 reliability: .venv/installed-dev ## Run the tests that show what is promised, and write their counters into docs/reliability.md
 	$(PYTHON) scripts/services.py

@@ -32,6 +32,7 @@ def say(text: str) -> None:
 @click.option("--seconds", default=60.0, show_default=True, help="How long faults are inflicted.")
 @click.option("--seed", type=int, help="Which faults come when. Default: a random one, which is printed.")
 @click.option("--plugin", type=click.Choice(["wal2json", "pgoutput"]), default="wal2json", show_default=True)
+@click.option("--streaming", is_flag=True, help="Large transactions are read while they run; pgoutput only.")
 @click.option(
     "--queue",
     type=click.Choice(["classic", "quorum"]),
@@ -55,6 +56,7 @@ def main(
     queue: str,
     names: str,
     *,
+    streaming: bool,
     is_list: bool,
     keep: bool,
     json_path: Path | None,
@@ -68,7 +70,8 @@ def main(
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _exit)
     seed = secrets.randbelow(10**6) if seed is None else seed
-    plan, faults = Plan(seconds=seconds, seed=seed, plugin=plugin, queue_type=queue, names=names), _chosen(names)
+    plan = Plan(seconds=seconds, seed=seed, plugin=plugin, queue_type=queue, names=names, streaming=streaming)
+    faults = _chosen(names)
     folder = private_folder()
     try:
         report = _perform(folder, plan, faults)
@@ -90,7 +93,7 @@ def _perform(folder: Path, plan: Plan, faults: Sequence[Fault]) -> Report:
     say(f"again with: {plan.command}")
     with (
         serving(folder) as servers,
-        rigged(servers, plugin=plan.plugin, queue_type=plan.queue_type, seed=plan.seed) as rig,
+        rigged(servers, plugin=plan.plugin, queue_type=plan.queue_type, seed=plan.seed, options=plan.options) as rig,
     ):
         rig.start()
         began = time.monotonic()

@@ -17,12 +17,18 @@ class Plan:
     queue_type: str
     names: str
     """Of the faults, as they were given."""
+    streaming: bool = False
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Of the stream."""
+        return ("--streaming",) if self.streaming else ()
 
     @property
     def command(self) -> str:
         """It inflicts the same faults again, as long as there are no others in the catalogue."""
         only = f" --faults {self.names}" if self.names else ""
-        where = f"--plugin {self.plugin} --queue {self.queue_type}"
+        where = " ".join(("--plugin", self.plugin, *self.options, "--queue", self.queue_type))
         return f"python -m chaos --seconds {self.seconds:g} --seed {self.seed} {where}{only}"
 
 
@@ -36,9 +42,9 @@ class Report:
     outcome: Outcome
 
     def lines(self) -> list[str]:
-        plan = self.plan
+        plan, plugin = self.plan, " ".join((self.plan.plugin, *self.plan.options))
         return [
-            f"chaos: seed {plan.seed}, {plan.plugin}, {plan.queue_type} queue, {self.seconds:.0f} s of load",
+            f"chaos: seed {plan.seed}, {plugin}, {plan.queue_type} queue, {self.seconds:.0f} s of load",
             "",
             *self.outcome.verdict.lines(),
             "",
@@ -58,6 +64,7 @@ class Report:
             "good": outcome.is_good,
             "seed": self.plan.seed,
             "plugin": self.plan.plugin,
+            "streaming": self.plan.streaming,
             "queue_type": self.plan.queue_type,
             "seconds": round(self.seconds, 1),
             **outcome.verdict.counters(),

@@ -43,6 +43,10 @@ class SourceUnavailable(SourceError):
     transient = True
 
 
+class PiecesUnclear(SourceUnavailable):
+    """What was sent of a transaction while it ran does not tell what was rolled back. It has to be read whole."""
+
+
 class SourceDegraded(SourceUnavailable):
     """The server answers, and lacks connections, disk, memory or WAL. Somebody must see to it."""
 

@@ -8,6 +8,10 @@ what is certain to be dropped is only counted.
 Source of every layout: PostgreSQL manual, "Logical Replication Message Formats", protocol version 2. Between Stream
 Start and Stream Stop every message but Origin has the xid of its (sub)transaction after its tag. A savepoint that is
 rolled back takes its rows with it, but not the Relation messages among them: they are not sent again.
+
+What the manual does not say: a logical message has the xid of its whole transaction, also in a savepoint
+(``pgoutput_message`` in pgoutput.c). Whether it goes with a savepoint that is rolled back cannot be told, until
+something comes that stands in no savepoint: then all before it have ended, and of a rolled-back one we know.
 """
 
 import struct
@@ -16,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from pgevents.decoder.pgoutput import parse_message
-from pgevents.errors import DecodeError
+from pgevents.errors import DecodeError, PiecesUnclear
 from pgevents.foresight import Foresight
 from pgevents.wal import Outline, Passed, RawMessage, WalMessage
 
@@ -61,7 +65,7 @@ class Assembler:
         self._current: _InProgress | None = None
 
     def feed(self, messages: Iterable[WalMessage]) -> Iterator[WalMessage]:
-        """What goes on now that ``messages`` have come. Raises DecodeError, and what the spool raises."""
+        """What goes on now that ``messages`` have come. Raises DecodeError, PiecesUnclear, what the spool raises."""
         for message in messages:
             if type(message) is not RawMessage:
                 yield message
@@ -103,7 +107,7 @@ class Assembler:
         if xid == subxid:
             self._transactions.pop(xid).spool.close()
         else:
-            self._transactions[xid].aborted.add(subxid)
+            self._transactions[xid].roll_back(subxid)
 
     def _commit(self, message: RawMessage) -> Iterator[WalMessage]:
         xid, flags, commit_lsn, end_lsn, time = _stream_commit(message.payload[1:])
@@ -128,6 +132,7 @@ class _InProgress:
     origin: bytes = b""
     aborted: set[int] = field(default_factory=set)
     _foresight: Foresight | None = None
+    _is_unclear: bool = False
     _relations: dict[int, tuple[str, str, int]] = field(default_factory=dict)
     _passing: dict[bytes, int] = field(default_factory=dict)
 
@@ -155,6 +160,16 @@ class _InProgress:
         if self._foresight is not None and self._foresight.is_stale:
             self._put_down()
 
+    def roll_back(self, subxid: int) -> None:
+        """Raises PiecesUnclear."""
+        if self._is_unclear:
+            raise PiecesUnclear(
+                f"transaction {self.xid} rolled a savepoint back, and PostgreSQL does not tell which of its logical "
+                "messages went with it while it runs",
+                hint="Nothing is lost: it is read once more, at its commit.",
+            )
+        self.aborted.add(subxid)
+
     def messages(self) -> Iterator[RawMessage | Passed]:
         """Everything that was not rolled back, in order."""
         self._put_down()
@@ -169,6 +184,7 @@ class _InProgress:
         if xid != self.xid:
             self._known().doubt()
         else:
+            self._is_unclear = False
             _, _, columns = self._relations[oid]
             if self._known().drops(self._outline(head), columns, len(message.payload)):
                 self._passing[head] = 1
@@ -184,7 +200,8 @@ class _InProgress:
 
     def _heard(self, message: RawMessage) -> None:
         xid = _u32(message.payload, 1)[0]
-        if xid == self.xid and message.payload[0] == _MESSAGE:
+        if message.payload[0] == _MESSAGE:
+            self._is_unclear = True
             self._known().hear(parse_message(message.payload[5:]))
         else:
             self._known().doubt()

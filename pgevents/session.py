@@ -70,7 +70,7 @@ _STREAMING_SINCE = 140_000
 
 # What the transactions under way may take before the largest is sent. That much goes out in one piece, and others
 # wait for it: with 64 MB, the server's default, half a second, with this 10 ms.
-_STREAMING_WORK_MEM = "256kB"
+_STREAMING_WORK_MEM = "64kB"
 
 
 def sink_schemes() -> dict[str, str]:

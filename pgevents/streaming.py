@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from pgevents.assembly import foresee_of, pipeline_of
-from pgevents.errors import ConfigError, PublishRejected, SlotMissing, SourceDegraded, Unroutable
+from pgevents.errors import ConfigError, PiecesUnclear, PublishRejected, SlotMissing, SourceDegraded, Unroutable
 from pgevents.gate import Gate
+from pgevents.in_progress import Foresee
 from pgevents.interfaces import Sink, State
 from pgevents.lsn import NOWHERE, Lsn
 from pgevents.mask import mask_dsn
@@ -61,6 +62,7 @@ class Streaming:
     pipeline: Pipeline | None = None
     is_open: bool = False
     is_careful: bool = False
+    reads_whole: bool = False
     has_streamed: bool = False
     until_lsn: Lsn = NOWHERE
 
@@ -85,10 +87,18 @@ class Streaming:
         return "pgoutput" if settings.streaming and is_free else settings.plugin
 
     async def session(self) -> None:
-        """A session, and another at once where an event turned out to be poison, which is parked from then on."""
+        """A session, and another at once where that is all it takes.
+
+        An event turned out to be poison, which is parked from then on; or a transaction has to be read at its commit.
+        """
         while True:
             try:
                 return await self._session()
+            except PiecesUnclear as unclear:
+                if self.stop.is_set():
+                    raise
+                self.reads_whole = True
+                logger.warning("no transaction is read while it runs for now", extra={"reason": str(unclear)})
             except PublishRejected as rejection:
                 # What is full is filled one event at a time from here on, so that each try gets somewhere.
                 self.is_careful = rejection.transient
@@ -218,10 +228,15 @@ class Streaming:
             read_only=self.dry_run,
             without_origins=self.settings.rules.pushed_origins,
             push_down=wish.options,
-            foresee=foresee_of(self.settings, self.book) if self.settings.streaming else None,
+            foresee=self._foresee(),
         )
         self._say_pushed(wish.taken(opened.options))
         return opened
+
+    def _foresee(self) -> Foresee | None:
+        """Where transactions are to be read while they run, which one session may be without."""
+        is_whole, self.reads_whole = self.reads_whole, False
+        return foresee_of(self.settings, self.book) if self.settings.streaming and not is_whole else None
 
     def _push_down(self, plugin: str) -> PushDown:
         """What wal2json is to leave out. Asked anew for each session: there may be other tables by then."""

@@ -28,12 +28,16 @@ def servers(services: Path) -> Iterator[Servers]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.mark.parametrize(("plugin", "seed"), [("wal2json", 1), ("pgoutput", 2)])
+@pytest.mark.parametrize(
+    ("plugin", "seed", "options"), [("wal2json", 1, ()), ("pgoutput", 2, ()), ("pgoutput", 3, ("--streaming",))]
+)
 @pytest.mark.fault("I1", "I6", "I8", "I9", "I14")
-def test_mixed_faults_lose_invent_and_reorder_nothing(servers: Servers, plugin: str, seed: int) -> None:
+def test_mixed_faults_lose_invent_and_reorder_nothing(
+    servers: Servers, plugin: str, seed: int, options: tuple[str, ...]
+) -> None:
     faults = [fault for fault in CATALOGUE.faults.values() if fault.keeps_order]
 
-    with rigged(servers, plugin=plugin, seed=seed) as rig:
+    with rigged(servers, plugin=plugin, seed=seed, options=options) as rig:
         rig.start()
         storm = Storm(rig, faults, seed, print)
         storm.blow(LOADED_S)

@@ -89,7 +89,7 @@ def a_busy_day(recording: Recording, beginning: str) -> None:
     [
         pytest.param("SELECT 1", id="unmarked"),
         pytest.param(MARK, id="marked"),
-        pytest.param(f"SAVEPOINT s; {MARK}", id="marked in a savepoint"),
+        pytest.param(f"SAVEPOINT s; {MARK}; RELEASE s", id="marked in a savepoint"),
         pytest.param(f"SAVEPOINT s; {MARK}; ROLLBACK TO SAVEPOINT s", id="marked in one that is rolled back"),
     ],
 )

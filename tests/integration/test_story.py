@@ -1,12 +1,11 @@
 """The story of docs/skipping.md: orders flow while two migrations of a million rows each pass.
 
-PostgreSQL hands transactions over in the order of their commits, one after the other, and takes seconds to decode a
-million rows: whoever reads the slot gets an order behind them so much later. So two latencies are measured by one
-clock. *Whole* is from the commit to the consumer. *Ours* is from when PostgreSQL had handed the order over, by
-``sent_lsn`` of its own view, and is what must not suffer from the migrations.
+The latency of an order is from its commit to the consumer, by one clock. Migrations write as many rows a second as
+a walsender decodes on two cores that it shares with everything else; STORY_ROWS_A_SECOND=0 lets them go as fast as
+they can, which is faster, and STORY_STREAMING=no has them read at their commit: the page says what becomes of orders
+then, and this test fails.
 """
 
-import bisect
 import os
 import re
 import threading
@@ -23,7 +22,6 @@ import psycopg2
 import pytest
 
 from pgevents.demo.process import eventually
-from pgevents.lsn import Lsn
 from tests.contract.amqp import bind, stored
 from tests.integration.command import Command, Json, Shop
 from tests.integration.streaming import ask, run
@@ -34,19 +32,36 @@ ROWS = int(os.environ.get("STORY_ROWS", "1000000"))
 RATE = 200
 """Orders a second, from the beginning to the end of the story."""
 
-QUIET_S = 5
-DEADLINE_S = 240.0
-SAMPLE_S = 0.02
+ROWS_A_SECOND = int(os.environ.get("STORY_ROWS_A_SECOND", "25000"))
+"""Of each migration, at most."""
 
-# Below this a percentile says nothing of us: behind a migration the sockets still hold some 25,000 rows of it, and
-# the orders of many seconds come at once, on two cores that updates, walsender, broker and stream share.
-NOISE_S = 0.5
+OPTIONS = () if os.environ.get("STORY_STREAMING") == "no" else ("--streaming",)
+
+QUIET_S = 10
+DEADLINE_S = 240.0
+
+# Below this a percentile says nothing of us: six busy processes share two cores, whose time slices are as long.
+NOISE_S = 0.02
 
 ROOT = Path(__file__).parents[2]
 MIGRATION = (ROOT / "migrations" / "0002_skip.sql").read_text()
 PAGE = (ROOT / "docs" / "skipping.md").read_text()
 
 UNMARKED = "UPDATE items SET note = 'checked'"
+
+# What indexes, constraints and triggers of real tables do to an UPDATE, and the same on every machine.
+PACE = """
+CREATE FUNCTION pace() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF NEW.id % 100 = 0 THEN
+        PERFORM pg_sleep({pause_s});
+    END IF;
+    RETURN NEW;
+END
+$$;
+CREATE TRIGGER pace BEFORE UPDATE ON orders FOR EACH ROW EXECUTE FUNCTION pace();
+CREATE TRIGGER pace BEFORE UPDATE ON items FOR EACH ROW EXECUTE FUNCTION pace();
+"""
 
 
 def block(language: str) -> str:
@@ -65,7 +80,7 @@ class Arrival:
     event: Json
 
     @property
-    def whole_s(self) -> float:
+    def latency_s(self) -> float:
         return self.received_at - self.committed_at
 
 
@@ -139,35 +154,6 @@ class Consumer(Worker):
         self.arrivals.append(Arrival(committed_at, received_at, event))
 
 
-class Walsender(Worker):
-    """Looks at how far PostgreSQL has handed the WAL over, every SAMPLE_S."""
-
-    def __init__(self, dsn: str, slot: str) -> None:
-        super().__init__()
-        self._dsn = dsn
-        self._question = (
-            "SELECT sent_lsn FROM pg_stat_replication JOIN pg_replication_slots ON active_pid = pid"
-            f" WHERE slot_name = '{slot}'"
-        )
-        self._times: list[float] = [0.0]
-        self._lsns: list[int] = [0]
-
-    def work(self) -> None:
-        with closing(psycopg2.connect(self._dsn)) as connection, connection.cursor() as cursor:
-            connection.autocommit = True
-            while not self.leaving.wait(SAMPLE_S):
-                now = time.time()
-                cursor.execute(self._question)
-                for (lsn,) in cursor.fetchall():
-                    self._times.append(now)
-                    self._lsns.append(int(Lsn.parse(lsn)))
-
-    def ours_s(self, arrival: Arrival) -> float:
-        """From the last look at which the order was not handed over, so that nothing of ours is left out."""
-        before = bisect.bisect_right(self._lsns, int(Lsn.parse(arrival.event["tx"]["lsn"]))) - 1
-        return arrival.received_at - max(self._times[before], arrival.committed_at)
-
-
 def p99(seconds: Sequence[float]) -> float:
     return sorted(seconds)[int(len(seconds) * 0.99)]
 
@@ -194,6 +180,7 @@ def shop(database15: str) -> Shop:
         "CREATE TABLE items (id int PRIMARY KEY, note text)",
         f"INSERT INTO orders SELECT n, 'an order', 10 FROM generate_series(1, {ROWS}) n",
         f"INSERT INTO items SELECT n FROM generate_series(1, {ROWS}) n",
+        PACE.format(pause_s=100 / ROWS_A_SECOND if ROWS_A_SECOND else 0),
         f"SELECT pg_replication_slot_advance('{shop.slot}', pg_current_wal_lsn())",
     )
     return shop
@@ -203,16 +190,16 @@ def test_orders_flow_while_two_migrations_pass(shop: Shop, vhost: str, tmp_path:
     (tmp_path / "pgevents.toml").write_text(block("toml"))
     bind(vhost, "shop", "public.#")
     bind(vhost, "skipped", "_.transaction.skipped")
-    orders, consumer, walsender = Orders(shop.dsn), Consumer(vhost, "shop"), Walsender(shop.dsn, shop.slot)
+    orders, consumer = Orders(shop.dsn), Consumer(vhost, "shop")
     records: list[Json] = []
 
     def has_both_records() -> bool:
         records.extend(orjson.loads(body) for _, body in stored(vhost, "skipped"))
         return len(records) >= len((MARKED, UNMARKED))
 
-    with Command(tmp_path, "stream", *shop.options, "--sink", vhost) as stream:
+    with Command(tmp_path, "stream", *shop.options, *OPTIONS, "--sink", vhost) as stream:
         stream.ready()
-        with working(consumer, walsender):
+        with working(consumer):
             with working(orders):
                 # The slot is older than the rows of before, which must be behind.
                 assert eventually(lambda: caught_up(consumer, orders), deadline_s=DEADLINE_S), stream.stderr
@@ -236,15 +223,13 @@ def test_orders_flow_while_two_migrations_pass(shop: Shop, vhost: str, tmp_path:
         ],
         "large": [{"schema": "public", "table": "items", "update": changed(shop, "items", "note = 'checked'")}],
     }
-    quiet = [each for each in consumer.arrivals if quiet_from <= each.committed_at < began]
-    during = [each for each in consumer.arrivals if began <= each.committed_at < ended]
-    ours_quiet, ours = (p99([walsender.ours_s(each) for each in part]) for part in (quiet, during))
-    whole_quiet, whole = (p99([each.whole_s for each in part]) for part in (quiet, during))
+    quiet = [each.latency_s for each in consumer.arrivals if quiet_from <= each.committed_at < began]
+    during = [each.latency_s for each in consumer.arrivals if began <= each.committed_at < ended]
     print(  # noqa: T201  # the figures of docs/skipping.md
         f"{ROWS} rows each, written in {written_s:.1f} s, past after {ended - began:.1f} s; {len(during)} orders;"
-        f" p99 quiet {whole_quiet:.3f} s, during {whole:.3f} s; of it ours {ours_quiet:.3f} s, {ours:.3f} s"
+        f" p99 quiet {p99(quiet):.4f} s, during {p99(during):.4f} s, the slowest {max(during):.3f} s"
     )
-    assert ours <= 2 * max(ours_quiet, NOISE_S)
+    assert p99(during) <= 2 * max(p99(quiet), NOISE_S)
 
 
 def caught_up(consumer: Consumer, orders: Orders) -> bool:

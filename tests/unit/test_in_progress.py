@@ -4,6 +4,8 @@ import json
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from random import Random
 
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgevents.decoder.pgoutput import PgoutputDecoder
-from pgevents.errors import DecodeError, SourceUnavailable
+from pgevents.errors import DecodeError, PiecesUnclear, SourceUnavailable
 from pgevents.filters import TableFilter
 from pgevents.foresight import Foresight
 from pgevents.gate import Gate
@@ -57,51 +59,78 @@ def mark(*tables: str) -> bytes:
 
 @dataclass
 class Written:
-    """A transaction: what each of its (sub)transactions did, in order; the first, 0, is the transaction itself."""
+    """A transaction and what it did, in order: each change in savepoint 1 or 2, or in none, 0.
+
+    Changes in a row with the same number are one savepoint, which is rolled back where ``rolled_back`` has the
+    number. The server sends what it holds when it holds ``size`` changes.
+    """
 
     xid: int
     changes: Sequence[tuple[int, bytes]]
     rolled_back: frozenset[int] = frozenset()
     commits: bool = True
     origin: str = ""
-    pieces: int = 1
-
-    def messages(self) -> list[RawMessage]:
-        """As it is sent when it is sent at its commit."""
-        kept = [payload for sub, payload in self.changes if sub not in self.rolled_back]
-        beginning = [begin(self.lsn, xid=self.xid)]
-        if self.origin:
-            beginning.append(origin(self.origin))
-        return [RawMessage(self.lsn, payload) for payload in (*beginning, *RELATIONS.values(), *kept, self.end)]
+    size: int = 100
 
     @property
     def lsn(self) -> int:
         return self.xid * 100
 
     @property
-    def end(self) -> bytes:
-        return commit(self.lsn, self.lsn + 9)
+    def may_be_unclear(self) -> bool:
+        """Whether it rolls savepoints back and wrote messages, which may have gone with them."""
+        lost = any(number in self.rolled_back for number, _ in self.changes)
+        return lost and any(payload[:1] == b"M" for _, payload in self.changes)
 
-    def chunks(self) -> Iterator[list[bytes]]:
-        """As it is sent while it runs: so many pieces, then how it ended."""
-        size = max(1, -(-len(self.changes) // self.pieces))
-        known: set[int] = set()
-        for at in range(0, max(1, len(self.changes)), size):
-            chunk = [stream_start(self.xid, first=at == 0)]
-            if self.origin and at == 0:
-                chunk.append(origin(self.origin))
-            for sub, payload in self.changes[at : at + size]:
-                oid = struct.unpack_from("!I", payload, 1)[0]
-                if payload[:1] in b"IUD" and oid not in known:
-                    known.add(oid)
-                    chunk.append(in_stream(self.xid + sub, RELATIONS[oid]))
-                if payload[:1] == b"T":
-                    chunk += [in_stream(self.xid + sub, RELATIONS[each]) for each in RELATIONS if each not in known]
-                    known |= set(RELATIONS)
-                chunk.append(in_stream(self.xid + sub, payload))
-            yield [*chunk, b"E"]
-        ending = [stream_abort(self.xid, self.xid + sub) for sub in sorted(self.rolled_back)]
-        yield [*ending, stream_commit(self.xid, self.lsn) if self.commits else stream_abort(self.xid, self.xid)]
+    def messages(self) -> list[RawMessage]:
+        """As it is sent when it is sent at its commit."""
+        kept = [payload for number, payload in self.changes if number not in self.rolled_back]
+        beginning = [begin(self.lsn, xid=self.xid), *([origin(self.origin)] if self.origin else [])]
+        end = commit(self.lsn, self.lsn + 9)
+        return [RawMessage(self.lsn, payload) for payload in (*beginning, *RELATIONS.values(), *kept, end)]
+
+    def pieces(self) -> Iterator[list[bytes]]:
+        """As it is sent while it runs."""
+        sender = Sender(self)
+        for subxid, (number, run) in enumerate(groupby(self.changes, key=itemgetter(0)), self.xid + 1):
+            xid = subxid if number else self.xid
+            for _, payload in run:
+                sender.held.append((xid, payload))
+                if len(sender.held) >= self.size:
+                    yield sender.chunk()
+            if number in self.rolled_back:
+                sender.held = [each for each in sender.held if each[0] != xid]
+                if xid in sender.sent:
+                    yield [stream_abort(self.xid, xid)]
+        if sender.held or not sender.sent:
+            yield sender.chunk()
+        yield [stream_commit(self.xid, self.lsn) if self.commits else stream_abort(self.xid, self.xid)]
+
+
+class Sender:
+    """What a walsender holds of a transaction, and what it has sent of it."""
+
+    def __init__(self, written: Written) -> None:
+        self._written = written
+        self._known: set[int] = set()
+        self._is_first = True
+        self.held: list[tuple[int, bytes]] = []
+        self.sent: set[int] = set()
+
+    def chunk(self) -> list[bytes]:
+        written, held = self._written, self.held
+        chunk = [stream_start(written.xid, first=self._is_first)]
+        if self._is_first and written.origin:
+            chunk.append(origin(written.origin))
+        for xid, payload in held:
+            tables = {b"M": [], b"T": list(RELATIONS)}.get(payload[:1], [int.from_bytes(payload[1:5], "big")])
+            chunk += [in_stream(xid, RELATIONS[oid]) for oid in tables if oid not in self._known]
+            self._known.update(tables)
+            # A logical message does not tell its savepoint.
+            chunk.append(in_stream(written.xid if payload[:1] == b"M" else xid, payload))
+        self.sent.update(xid for xid, _ in held)
+        self._is_first, self.held = False, []
+        return [*chunk, b"E"]
 
 
 def stream_start(xid: int, *, first: bool) -> bytes:
@@ -200,7 +229,7 @@ WRITTEN = st.builds(
     rolled_back=st.frozensets(st.integers(1, 2)),
     commits=st.sampled_from([True, True, True, False]),
     origin=st.sampled_from(["", "", "bulk"]),
-    pieces=st.integers(1, 4),
+    size=st.integers(1, 6),
 )
 RULES = st.lists(
     st.sampled_from(
@@ -241,9 +270,13 @@ def test_what_goes_on_is_what_goes_on_at_the_commit(
     whole = Reader(*rules, max_bytes=max_bytes)
     pieces = Reader(*rules, max_bytes=max_bytes)
 
-    assert pieces.read(pieces.assemble(sent)) == whole.read(
-        message for each in committed for message in each.messages()
-    )
+    try:
+        messages = pieces.assemble(sent)
+    except PiecesUnclear:
+        assert any(each.may_be_unclear for each in written)
+        return
+
+    assert pieces.read(messages) == whole.read(message for each in committed for message in each.messages())
     assert pieces.counts == whole.counts
 
 
@@ -251,7 +284,7 @@ def interleaved(written: Sequence[Written], order: Random) -> tuple[list[bytes],
     """The messages of all of them, and those that committed in the order of their commits."""
     sent: list[bytes] = []
     committed: list[Written] = []
-    left = {each.xid: (each, list(each.chunks())) for each in written}
+    left = {each.xid: (each, list(each.pieces())) for each in written}
     while left:
         xid = order.choice(sorted(left))
         each, chunks = left[xid]
@@ -266,8 +299,8 @@ def dropped(*rules: SkipRule, beginning: Sequence[bytes] = (), rows: int = 5000)
     """A reader that has read one transaction of so many orders."""
     changes = [*beginning, *(row(0, number) for number in range(rows))]
     reader = Reader(*rules)
-    written = Written(1000, [(0, change) for change in changes], pieces=7)
-    (record,) = reader.read(reader.assemble(message for chunk in written.chunks() for message in chunk))
+    written = Written(1000, [(0, change) for change in changes], size=700)
+    (record,) = reader.read(reader.assemble(message for chunk in written.pieces() for message in chunk))
     assert isinstance(record[0], Skipped)
     assert record[0].rows == {Outline("insert", "public", "orders"): rows}
     return reader
@@ -291,16 +324,16 @@ def test_rows_of_a_table_that_is_not_streamed_are_not_kept() -> None:
     reader = Reader()
     written = Written(1000, [(0, row(2, number)) for number in range(100)])
 
-    assert reader.read(reader.assemble(message for chunk in written.chunks() for message in chunk)) == []
+    assert reader.read(reader.assemble(message for chunk in written.pieces() for message in chunk)) == []
     assert reader.passed == [Passed(Outline("insert", "public", "secrets"), 100)]
 
 
 def test_a_mark_after_the_look_ahead_is_late_then_too() -> None:
     changes = [*(row(0, number) for number in range(MARKED_LOOK_AHEAD + 1)), mark(), row(0, -1)]
-    written = Written(1000, [(0, change) for change in changes], pieces=3)
+    written = Written(1000, [(0, change) for change in changes], size=400)
     reader = Reader(MARKED)
 
-    gone_on = reader.read(reader.assemble(message for chunk in written.chunks() for message in chunk))
+    gone_on = reader.read(reader.assemble(message for chunk in written.pieces() for message in chunk))
 
     assert len(gone_on) == MARKED_LOOK_AHEAD + 2
     assert reader.counts.late_marks == 1
@@ -308,7 +341,7 @@ def test_a_mark_after_the_look_ahead_is_late_then_too() -> None:
 
 def test_a_window_that_is_added_in_mid_transaction_spares_the_rest() -> None:
     reader = Reader(SkipRule("large", rows=10_000))
-    first, second, ending = Written(1000, [(0, row(0, number)) for number in range(10)], pieces=2).chunks()
+    first, second, ending = Written(1000, [(0, row(0, number)) for number in range(10)], size=5).pieces()
 
     messages = reader.assemble(first)
     reader.gate.take_up((SkipRule("flood", xid=1000),))
@@ -333,7 +366,7 @@ def test_what_was_left_out_by_a_window_that_changes_before_the_commit_is_read_on
 ) -> None:
     reader = Reader()
     reader.gate.take_up((SkipRule("flood", xid=1000),))
-    first, second, ending = Written(1000, [(0, row(0, number)) for number in range(10)], pieces=2).chunks()
+    first, second, ending = Written(1000, [(0, row(0, number)) for number in range(10)], size=5).pieces()
 
     messages = reader.assemble(first)
     reader.gate.take_up(later)
@@ -343,9 +376,45 @@ def test_what_was_left_out_by_a_window_that_changes_before_the_commit_is_read_on
         reader.read(messages)
 
 
+NOTE = logical_message(9, "note", b"-")
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        pytest.param([(0, mark()), (0, row(0, 1))], id="before any savepoint"),
+        pytest.param([(1, NOTE), (1, row(0, 1)), (0, row(0, 2))], id="in a savepoint that has ended"),
+    ],
+)
+def test_a_message_is_certain_once_something_stands_in_no_savepoint(before: list[tuple[int, bytes]]) -> None:
+    written = Written(1000, [*before, (2, row(0, 3)), (0, row(0, 4))], frozenset({2}), size=1)
+    reader, whole = Reader(MARKED), Reader(MARKED)
+
+    messages = reader.assemble(message for piece in written.pieces() for message in piece)
+
+    assert reader.read(messages) == whole.read(written.messages())
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        pytest.param([(2, mark()), (2, row(0, 1))], id="of the savepoint"),
+        pytest.param([(0, mark()), (2, row(0, 1))], id="before it"),
+        pytest.param([(0, row(0, 0)), (1, NOTE), (2, row(0, 1))], id="of another before it"),
+    ],
+)
+def test_a_message_that_may_have_gone_with_a_savepoint_ends_the_session(before: list[tuple[int, bytes]]) -> None:
+    written = Written(1000, [*before, (0, row(0, 2))], frozenset({2}), size=1)
+
+    with pytest.raises(PiecesUnclear, match="transaction 1000 rolled a savepoint back") as caught:
+        Reader(MARKED).assemble(message for piece in written.pieces() for message in piece)
+
+    assert caught.value.transient
+
+
 def test_a_keepalive_passes_between_two_pieces() -> None:
     reader = Reader()
-    first, second, _ = Written(1000, [(0, row(0, 1)), (0, row(0, 2))], pieces=2).chunks()
+    first, second, _ = Written(1000, [(0, row(0, 1)), (0, row(0, 2))], size=1).pieces()
     pieces = [RawMessage(1, payload) for payload in (*first, *second)]
 
     passed = list(reader.assembler.feed([*pieces[:3], Keepalive(7), *pieces[3:], Keepalive(8)]))
@@ -374,7 +443,7 @@ def test_a_message_that_breaks_the_layout_stops_the_stream(payloads: list[bytes]
 @given(changes=st.lists(CHANGES, min_size=1, max_size=4), at=st.integers(0, 400), byte=st.integers(0, 255))
 def test_no_byte_makes_it_fail_otherwise(changes: list[bytes], at: int, byte: int) -> None:
     reader = Reader(MARKED, SkipRule("large", rows=1))
-    for chunk in Written(1000, [(0, change) for change in changes]).chunks():
+    for chunk in Written(1000, [(0, change) for change in changes]).pieces():
         for payload in chunk:
             bent = bytearray(payload)
             if at < len(bent):
