@@ -69,7 +69,7 @@ _PGOUTPUT_MESSAGES_SINCE = 140_000
 _STREAMING_SINCE = 140_000
 
 # What the transactions under way may take before the largest is sent. That much goes out in one piece, and others
-# wait for it: with 64 MB, the server's default, half a second, with this 10 ms.
+# wait for it: with 64 MB, the server's default, half a second, with this, the least there is, a few milliseconds.
 _STREAMING_WORK_MEM = "64kB"
 
 

@@ -35,7 +35,7 @@ RATE = 200
 ROWS_A_SECOND = int(os.environ.get("STORY_ROWS_A_SECOND", "25000"))
 """Of each migration, at most."""
 
-OPTIONS = () if os.environ.get("STORY_STREAMING") == "no" else ("--streaming",)
+OPTIONS = ("--no-streaming",) if os.environ.get("STORY_STREAMING") == "no" else ()
 
 QUIET_S = 10
 DEADLINE_S = 240.0
