@@ -3,6 +3,7 @@
 SHELL := /bin/sh
 DEMO_SECONDS ?= 20
 SECONDS ?= 60
+JOBS ?= 2
 SEED ?=
 STREAMING ?=
 PLUGIN ?= wal2json
@@ -22,7 +23,8 @@ demo: $(DEMO_READY) ## Stream a small shop's changes through private servers for
 
 test: .venv/installed-dev ## Run every test, against private PostgreSQL and RabbitMQ servers it starts itself
 	$(PYTHON) scripts/services.py
-	$(PYTHON) -m pytest -ra --durations=10
+	$(PYTHON) -m pytest -m "not alone" -n $(JOBS) --dist worksteal -ra --durations=10
+	$(PYTHON) -m pytest -m alone -ra
 
 check: .venv/installed-dev ## Lint, check formatting, types and imports, and run the unit tests
 	.venv/bin/ruff check .

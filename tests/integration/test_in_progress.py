@@ -15,7 +15,7 @@ from tests.integration.command import DEADLINE_S, KILL, Command, Shop, ids_of, p
 from tests.integration.streaming import Recording, ask, run
 
 # Of some 300 bytes each in the server's memory, so that a transaction outgrows what it holds several times.
-ROWS = 4000
+ROWS = 1000
 
 MARK = f"""SELECT pg_logical_emit_message(true, '{PREFIX}', '{{"v": 1, "reason": "a test"}}')"""
 STREAMED = "SELECT coalesce(sum(stream_txns), 0)::int FROM pg_stat_replication_slots WHERE slot_name = '{}'"
@@ -68,7 +68,7 @@ def a_busy_day(recording: Recording, beginning: str) -> None:
         other.execute(filled("later", 1))
         other.execute("ROLLBACK TO SAVEPOINT c")
         other.execute("CREATE TABLE later (id int PRIMARY KEY, other text, note text)")
-        other.execute("INSERT INTO later SELECT n, 'y', repeat('x', 100) FROM generate_series(1, 3000) n")
+        other.execute("INSERT INTO later SELECT n, 'y', repeat('x', 100) FROM generate_series(1, 1000) n")
         other.execute("ALTER TABLE later DROP other")
         other.execute(filled("later", 4000))
         lost.execute(filled("orders", 200_000))
@@ -208,14 +208,14 @@ def test_a_disk_that_cannot_hold_a_transaction_ends_the_stream_and_loses_nothing
     options = ("stream", *shop.options, *TO_FILE)
     with Command(tmp_path, *options, prefix=("prlimit", "--fsize=400000")) as stream, connected(shop.dsn) as cursor:
         stream.ready()
-        cursor.execute(filled("orders", 1, 5 * ROWS))
+        cursor.execute(filled("orders", 1, 20 * ROWS))
 
         outcome = stream.ended()
         cursor.connection.commit()
 
     outcome.refused(1, error="cannot be held in a temporary file: File too large", hint="ulimit -f.*TMPDIR")
     assert pgevents(tmp_path, *options, "--until-lsn", "now").code == 0
-    assert ids_of(stored(tmp_path / "events")) == list(range(1, 5 * ROWS + 1))
+    assert ids_of(stored(tmp_path / "events")) == list(range(1, 20 * ROWS + 1))
 
 
 def test_a_plug_in_that_cannot_is_refused(database15: str, tmp_path: Path) -> None:

@@ -186,6 +186,7 @@ def shop(database15: str) -> Shop:
     return shop
 
 
+@pytest.mark.alone
 def test_orders_flow_while_two_migrations_pass(shop: Shop, vhost: str, tmp_path: Path) -> None:
     (tmp_path / "pgevents.toml").write_text(block("toml"))
     bind(vhost, "shop", "public.#")
