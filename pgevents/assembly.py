@@ -63,9 +63,9 @@ def foresee_of(settings: Settings, book: Rulebook) -> Foresee:
     """What begins to look at transactions before they commit."""
     keep = TableFilter(settings.tables, settings.exclude_tables)
 
-    def foresee(xid: int, origin: str | None) -> Foresight:
-        # A window over an xid ends at some time, and a commit comes no earlier than now.
-        begin = Begin(xid, NOWHERE, timestamp(datetime.now(UTC)), origin)
+    def foresee(xid: int) -> Foresight:
+        # A window over an xid has an end and no beginning. Read late, it may hold a little longer than it says.
+        begin = Begin(xid, NOWHERE, timestamp(datetime.now(UTC)))
         return Foresight(book, keep, begin, max_bytes=settings.look_ahead_bytes)
 
     return foresee

@@ -136,7 +136,7 @@ def _print_report(report: "SlotReport", *, as_json: bool) -> None:
 @slot.command(
     epilog="\b\nExample:\n  pgevents slot create --dsn postgresql://app@db/shop --slot shop --plugin pgoutput"
 )
-@takes("dsn", "slot", "plugin", "publication", "tables", "state")
+@takes("dsn", "slot", "plugin", "publication", "streaming", "tables", "state")
 @AS_JSON
 def create(config: str | None, *, as_json: bool, **flags: Any) -> None:
     """Create the slot; with pgoutput also the publication, when it is missing."""
@@ -144,7 +144,7 @@ def create(config: str | None, *, as_json: bool, **flags: Any) -> None:
     from pgevents.session import open_state
     from pgevents.start import Wish, create_slot
 
-    wish = Wish(settings.slot, settings.plugin, settings.publication, settings.tables)
+    wish = Wish(settings.slot, settings.new_plugin, settings.publication, settings.tables)
     report = create_slot(settings.dsn, wish, state=open_state(settings))
     _print_report(report, as_json=as_json)
 

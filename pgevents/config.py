@@ -82,6 +82,7 @@ def resolve(flags: Mapping[str, Any], environment: Environment, *, file: str | N
     _check_streaming(values, origins)
     settings = Settings(**values)
     settings = replace(settings, rules=with_options(rules, settings), skips=place_of(settings, path))
+    _check_origins(settings)
     return Resolution(settings, origins, path, libpq.variables_set(environment))
 
 
@@ -102,6 +103,15 @@ def _check_streaming(values: Mapping[str, Any], origins: Mapping[str, str]) -> N
             f"streaming ({origins['streaming']}) and plugin = 'wal2json' ({origins['plugin']}) exclude each other: "
             "it sends transactions at their commit only",
             hint="Leave one of them out; pgoutput can.",
+        )
+
+
+def _check_origins(settings: Settings) -> None:
+    if settings.streaming and (origin := next((rule.origin for rule in settings.rules.skip if rule.origin), None)):
+        raise ConfigError(
+            f"streaming and a skip rule by origin, {_shown(origin)}, exclude each other: pgoutput does not tell the "
+            "origin of a commit that it sends in pieces",
+            hint="Leave one of them out.",
         )
 
 

@@ -158,11 +158,14 @@ def _check_database(resolution: Resolution) -> tuple[list[str], "PushDown | None
     from pgevents.postgres import Sql
     from pgevents.push_down import push_down
     from pgevents.rule_check import check_rules
+    from pgevents.server import look
     from pgevents.session import open_windows
-    from pgevents.table import streamable
+    from pgevents.table import check_patterns, streamable
 
     settings = resolution.settings
     with Sql(settings.dsn) as sql:
+        look(sql)  # also where nothing else asks: what is said below is about this database
+        check_patterns(sql, settings.tables)
         warnings = check_rules(sql, settings)
         if not settings.push_down:
             return warnings, None

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable
 
-from pgevents.lsn import Lsn
+from pgevents.lsn import NOWHERE, Lsn
 
 EXIT_DONE = 0
 EXIT_FAILED = 1
@@ -43,8 +43,15 @@ class SourceUnavailable(SourceError):
     transient = True
 
 
-class PiecesUnclear(SourceUnavailable):
-    """What was sent of a transaction while it ran does not tell what was rolled back. It has to be read whole."""
+class PiecesUnusable(SourceUnavailable):
+    """What was sent of a transaction while it ran cannot be used: it has to be read at its commit.
+
+    ``until`` is where it ends, once that is known.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", until: Lsn = NOWHERE) -> None:
+        super().__init__(message, hint=hint)
+        self.until = until
 
 
 class SourceDegraded(SourceUnavailable):

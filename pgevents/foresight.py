@@ -18,7 +18,7 @@ class Foresight:
     """Takes what a transaction did, in order, and says of each row whether it will be dropped.
 
     Only of what nothing but the whole transaction can roll back: ``doubt`` is called where a savepoint can. ``begin``
-    is what is known of it: no commit LSN, and as the time of its commit the present.
+    is what is known of it: neither commit LSN nor origin, and as the time of its commit the present.
     """
 
     def __init__(self, book: Rulebook, keep: Callable[[str, str], bool], begin: Begin, *, max_bytes: int) -> None:
@@ -48,13 +48,17 @@ class Foresight:
         """Whether a row will not be published: one more of ``outline``, ``size`` bytes as it was sent."""
         if self.is_stale:
             self._look_again()
-        if not self._keep(outline.schema, outline.table):
+        if not self.is_streamed(outline):
             return True
         if self._ruling is not None:
             return self._ruling.covers(outline.schema, outline.table)
         if not self._is_open:
             self._count((outline.schema, outline.table), columns, size)
         return False
+
+    def is_streamed(self, outline: Outline) -> bool:
+        """Whether the table is: changes of others go nowhere, and count for nothing."""
+        return self._keep(outline.schema, outline.table)
 
     def hear(self, message: LogicalMessage) -> None:
         """A message of the transaction, which may be a mark."""

@@ -56,14 +56,17 @@ class Gate:
         self._seq += 1
         return True
 
-    def count(self, passed: Passed) -> None:
+    def count(self, passed: Passed) -> Sequence[Numbered]:
         """Changes that were thrown away before their commit, which is in order where a rule now drops them.
+
+        Gives what ``admit`` gives.
 
         Raises SourceUnavailable where none does: a rule was taken back, or added, meanwhile.
         """
         if self._is_resent:
-            return
+            return ()
         outline, rows = passed
+        going_on = self._sift.look_again() if self._sift is not None else ()
         if self._sift is None or not self._sift.passes_over(outline, self._seq + 1, rows):
             raise SourceUnavailable(
                 f"{rows} changes of {outline.schema}.{outline.table} were left out before they committed, "
@@ -71,6 +74,7 @@ class Gate:
                 hint="Nothing is lost: PostgreSQL is asked for the transaction once more.",
             )
         self._seq += rows
+        return going_on
 
     def admit(self, item: WalItem) -> Sequence[Numbered]:
         """The changes that go on now that ``item`` is here.

@@ -15,13 +15,15 @@ something comes that stands in no savepoint: then all before it have ended, and 
 """
 
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from itertools import count
+from typing import NamedTuple, Protocol
 
 from pgevents.decoder.pgoutput import parse_message
-from pgevents.errors import DecodeError, PiecesUnclear
+from pgevents.errors import DecodeError, PiecesUnusable
 from pgevents.foresight import Foresight
+from pgevents.lsn import Lsn
 from pgevents.wal import Outline, Passed, RawMessage, WalMessage
 
 _START, _STOP, _COMMIT, _ABORT = ord("S"), ord("E"), ord("c"), ord("A")
@@ -41,12 +43,12 @@ _stream_commit = struct.Struct("!IBQQq").unpack
 _begin = struct.Struct("!QqI").pack
 _commit = struct.Struct("!BQQq").pack
 
-Foresee = Callable[[int, str | None], Foresight]
-"""Begins to look at a transaction, by its xid and origin."""
+Foresee = Callable[[int], Foresight]
+"""Begins to look at a transaction, by its xid."""
 
 
 class Spool(Protocol):
-    """Keeps entries of LSN, xid and payload in order. It raises SourceError where it cannot."""
+    """Keeps entries of LSN, xid and payload in order. It raises PiecesUnusable where it cannot."""
 
     def add(self, lsn: int, xid: int, payload: bytes) -> None: ...
 
@@ -63,9 +65,14 @@ class Assembler:
         self._new_spool = new_spool
         self._transactions: dict[int, _InProgress] = {}
         self._current: _InProgress | None = None
+        self._relations: dict[int, _Arrived] = {}
+        self._arrivals = count()
 
-    def feed(self, messages: Iterable[WalMessage]) -> Iterator[WalMessage]:
-        """What goes on now that ``messages`` have come. Raises DecodeError, PiecesUnclear, what the spool raises."""
+    def feed(self, messages: Iterable[WalMessage]) -> Generator[WalMessage | None]:
+        """What goes on now that ``messages`` have come; None for what was rolled back, of which there may be a lot.
+
+        Raises DecodeError, and PiecesUnusable for a transaction that has committed.
+        """
         for message in messages:
             if type(message) is not RawMessage:
                 yield message
@@ -85,21 +92,23 @@ class Assembler:
         for transaction in self._transactions.values():
             transaction.spool.close()
 
-    def _outside(self, message: RawMessage) -> Iterator[WalMessage]:
+    def _outside(self, message: RawMessage) -> Iterator[WalMessage | None]:
         payload = message.payload
-        match payload[0]:
-            case int(tag) if tag == _START:
-                self._start(_u32(payload, 1)[0])
-            case int(tag) if tag == _COMMIT:
-                yield from self._commit(message)
-            case int(tag) if tag == _ABORT:
-                self._abort(*_pair(payload, 1))
-            case _:
-                yield message
+        tag = payload[0]
+        if tag == _START:
+            self._start(_u32(payload, 1)[0])
+        elif tag == _COMMIT:
+            yield from self._commit(message)
+        elif tag == _ABORT:
+            self._abort(*_pair(payload, 1))
+        else:
+            if tag == _RELATION:
+                self._relations[_u32(payload, 1)[0]] = _Arrived(next(self._arrivals), payload)
+            yield message
 
     def _start(self, xid: int) -> None:
         if xid not in self._transactions:
-            self._transactions[xid] = _InProgress(xid, self._foresee, self._new_spool())
+            self._transactions[xid] = _InProgress(xid, self._foresee, self._new_spool(), self._arrivals)
         self._current = self._transactions[xid]
         self._current.look_again()
 
@@ -109,32 +118,54 @@ class Assembler:
         else:
             self._transactions[xid].roll_back(subxid)
 
-    def _commit(self, message: RawMessage) -> Iterator[WalMessage]:
+    def _commit(self, message: RawMessage) -> Iterator[WalMessage | None]:
         xid, flags, commit_lsn, end_lsn, time = _stream_commit(message.payload[1:])
         transaction = self._transactions.pop(xid)
         try:
+            transaction.finish(Lsn(end_lsn))
             yield RawMessage(commit_lsn, b"B" + _begin(commit_lsn, time, xid))
             if transaction.origin:
                 yield RawMessage(commit_lsn, transaction.origin)
             yield from transaction.messages()
+            yield from self._newer(transaction)
             yield RawMessage(message.lsn, b"C" + _commit(flags, commit_lsn, end_lsn, time))
         finally:
             transaction.spool.close()
 
+    def _newer(self, transaction: "_InProgress") -> Iterator[RawMessage]:
+        """Relations that came after those of the transaction, which has just repeated its own."""
+        for oid, arrived in transaction.arrived.items():
+            latest = self._relations.get(oid, arrived)
+            if latest.number > arrived.number:
+                yield RawMessage(0, latest.payload)
+            else:
+                self._relations[oid] = arrived
+
+
+class _Arrived(NamedTuple):
+    """A Relation message as version 1 has it, and its place among all of them."""
+
+    number: int
+    payload: bytes
+
 
 @dataclass(slots=True)
 class _InProgress:
-    """One transaction that has not committed."""
+    """One transaction that has not committed. ``torn`` is why what was sent of it cannot be used."""
 
     xid: int
     foresee: Foresee
     spool: Spool
+    arrivals: Iterator[int]
     origin: bytes = b""
-    aborted: set[int] = field(default_factory=set)
+    arrived: dict[int, _Arrived] = field(default_factory=dict)
+    torn: PiecesUnusable | None = None
+    _rolled_back: set[int] = field(default_factory=set)
     _foresight: Foresight | None = None
     _is_unclear: bool = False
     _relations: dict[int, tuple[str, str, int]] = field(default_factory=dict)
     _passing: dict[bytes, int] = field(default_factory=dict)
+    _passes_streamed: bool = False
 
     def take(self, message: RawMessage) -> None:
         payload = message.payload
@@ -144,6 +175,8 @@ class _InProgress:
             self._passing[head] += 1
             return
         tag = payload[0]
+        if self.torn is not None:
+            return
         if tag in _OPERATIONS:
             self._row(message, head)
         elif tag == _ORIGIN:
@@ -161,23 +194,29 @@ class _InProgress:
             self._put_down()
 
     def roll_back(self, subxid: int) -> None:
-        """Raises PiecesUnclear."""
+        self._rolled_back.add(subxid)
         if self._is_unclear:
-            raise PiecesUnclear(
-                f"transaction {self.xid} rolled a savepoint back, and PostgreSQL does not tell which of its logical "
-                "messages went with it while it runs",
-                hint="Nothing is lost: it is read once more, at its commit.",
+            self._tear(
+                PiecesUnusable(
+                    f"transaction {self.xid} rolled a savepoint back, and PostgreSQL does not tell which of its "
+                    "logical messages went with it while it runs",
+                    hint="Nothing is lost: it is read once more, at its commit.",
+                )
             )
-        self.aborted.add(subxid)
 
-    def messages(self) -> Iterator[RawMessage | Passed]:
-        """Everything that was not rolled back, in order."""
+    def finish(self, end_lsn: Lsn) -> None:
+        """It has committed. Raises PiecesUnusable."""
         self._put_down()
+        if self.torn is not None:
+            raise PiecesUnusable(str(self.torn), hint=self.torn.hint, until=end_lsn) from self.torn
+
+    def messages(self) -> Iterator[RawMessage | Passed | None]:
+        """Everything that was not rolled back, in order, and None for what was."""
         for lsn, xid, payload in self.spool.read():
             if payload[0] == _PASSED:
                 yield _passed_of(payload)
-            elif xid not in self.aborted:
-                yield RawMessage(lsn, payload)
+            else:
+                yield None if xid in self._rolled_back else RawMessage(lsn, payload)
 
     def _row(self, message: RawMessage, head: bytes) -> None:
         xid, oid = _pair(head, 1)
@@ -187,15 +226,25 @@ class _InProgress:
             self._is_unclear = False
             _, _, columns = self._relations[oid]
             if self._known().drops(self._outline(head), columns, len(message.payload)):
-                self._passing[head] = 1
+                self._count(head)
                 return
         self._keep(message, xid)
 
+    def _count(self, head: bytes) -> None:
+        """Dropped rows and those of tables that are not streamed stay apart: a record says where it begins."""
+        is_streamed = self._known().is_streamed(self._outline(head))
+        if self._passing and is_streamed != self._passes_streamed:
+            self._put_down()
+        self._passes_streamed = is_streamed
+        self._passing[head] = 1
+
     def _learn(self, message: RawMessage) -> None:
-        if message.payload[0] == _RELATION:
-            oid, relation = _parse_relation(message.payload[5:])
+        payload = message.payload[:1] + message.payload[5:]
+        if payload[0] == _RELATION:
+            oid, relation = _parse_relation(payload[1:])
             self._put_down()
             self._relations[oid] = relation
+            self.arrived[oid] = _Arrived(next(self.arrivals), payload)
         self._keep(message, self.xid)
 
     def _heard(self, message: RawMessage) -> None:
@@ -204,25 +253,39 @@ class _InProgress:
             self._is_unclear = True
             self._known().hear(parse_message(message.payload[5:]))
         else:
+            self._is_unclear = self._is_unclear and xid != self.xid
             self._known().doubt()
         self._keep(message, xid)
 
     def _known(self) -> Foresight:
         if self._foresight is None:
-            origin = self.origin[9:-1].decode() if self.origin else None
-            self._foresight = self.foresee(self.xid, origin)
+            self._foresight = self.foresee(self.xid)
         return self._foresight
 
     def _keep(self, message: RawMessage, xid: int) -> None:
         if self._passing:
             self._put_down()
-        self.spool.add(message.lsn, xid, message.payload[:1] + message.payload[5:])
+        self._add(message.lsn, xid, message.payload[:1] + message.payload[5:])
 
     def _put_down(self) -> None:
         """Write what was counted where it belongs, before what comes next."""
         for head, rows in self._passing.items():
-            self.spool.add(0, self.xid, _passed_entry(self._outline(head), rows))
+            self._add(0, self.xid, _passed_entry(self._outline(head), rows))
         self._passing.clear()
+
+    def _add(self, lsn: int, xid: int, payload: bytes) -> None:
+        if self.torn is not None:
+            return
+        try:
+            self.spool.add(lsn, xid, payload)
+        except PiecesUnusable as error:
+            self._tear(error)
+
+    def _tear(self, why: PiecesUnusable) -> None:
+        """It may still be rolled back, and then nothing is to be done. Its file is of no use either way."""
+        self.torn = self.torn or why
+        self._passing.clear()
+        self.spool.close()
 
     def _outline(self, head: bytes) -> Outline:
         schema, table, _ = self._relations[_u32(head, 5)[0]]

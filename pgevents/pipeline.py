@@ -150,19 +150,19 @@ class Pipeline:
     def _admitted(self, message: WalMessage) -> Sequence[Numbered]:
         gate = self.gate
         if type(message) is not RawMessage:
-            self._noted(message)
-            return ()
+            return self._noted(message)
         if gate.skims and (outline := self.decoder.skim(message)) is not None and gate.passes_over(outline):
             return ()
         item = self.decoder.decode(message)
         return () if item is None else gate.admit(item)
 
-    def _noted(self, message: WalMessage) -> None:
+    def _noted(self, message: WalMessage) -> Sequence[Numbered]:
         match message:
             case Keepalive(wal_end=wal_end):
                 self.gate.keepalive(wal_end)
             case Passed():
-                self.gate.count(message)
+                return self.gate.count(message)
+        return ()
 
     def _cut(self, end_lsn: Lsn) -> Iterator[Batch]:
         batch = self.cutter.cut(end_lsn)

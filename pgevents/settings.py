@@ -111,6 +111,11 @@ class Settings:
     skips: str = ""
     """Not an option: the file of the slot's windows."""
 
+    @property
+    def new_plugin(self) -> str:
+        """The plug-in of a slot that is made: only one of them sends transactions before they commit."""
+        return "pgoutput" if self.streaming and self.plugin == "auto" else self.plugin
+
 
 @dataclass(frozen=True, slots=True)
 class Option:

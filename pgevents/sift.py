@@ -102,18 +102,21 @@ class Sift:
         self._add(outline, seq, rows)
         return True
 
+    def look_again(self) -> Sequence[Numbered]:
+        """Those changes that go on where a window was added or removed meanwhile."""
+        return () if self.book.windows is self._windows else self._look_again()
+
     def take(self, numbered: Numbered) -> Sequence[Numbered]:
         """Those changes that go on now that this one has come."""
         if self.book.windows is self._windows:
             return self._take(numbered)
-        return [*self._look_again(), *self._take(numbered)]
+        return [*self.look_again(), *self._take(numbered)]
 
     def commit(self) -> Sequence[Numbered]:
         """What is still held, and the records of what is not published."""
         if self.lets_through:
             return ()
-        passed = [] if self.book.windows is self._windows else [*self._look_again()]
-        passed += self._ahead.release()
+        passed = [*self.look_again(), *self._ahead.release()]
         self._close_record()
         records = [(each, self._transaction, number) for number, each in enumerate(self._records)]
         return [*passed, *records]

@@ -5,8 +5,8 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 
-from pgevents.disk import advice, may_pass, words
-from pgevents.errors import SourceDegraded, SourceError
+from pgevents.disk import advice, words
+from pgevents.errors import PiecesUnusable
 
 # What a transaction may take before it goes to the disk; many may be under way at a time.
 MEMORY_BYTES = 1024 * 1024
@@ -24,7 +24,7 @@ class Spool:
         self._file = tempfile.SpooledTemporaryFile(max_size=MEMORY_BYTES)  # noqa: SIM115 - it is closed in close()
 
     def add(self, lsn: int, xid: int, payload: bytes) -> None:
-        """Raises SourceDegraded where the disk is full, and SourceError where it cannot be written to."""
+        """Raises PiecesUnusable where the disk is full, or takes no file."""
         try:
             self._file.write(_head.pack(lsn, xid, len(payload)))
             self._file.write(payload)
@@ -48,9 +48,8 @@ class Spool:
             self._file.close()
 
 
-def _refused(error: OSError) -> SourceError:
-    kind = SourceDegraded if may_pass(error) else SourceError
-    return kind(
-        f"a transaction that has not committed cannot be held in a temporary file: {words(error)}",
-        hint=f"{advice(error)} TMPDIR names the folder; without streaming PostgreSQL holds it.".strip(),
+def _refused(error: OSError) -> PiecesUnusable:
+    return PiecesUnusable(
+        f"a temporary file for what a transaction did before it committed cannot be used: {words(error)}",
+        hint=f"{advice(error)} TMPDIR names the folder. The transaction is read at its commit.".strip(),
     )

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from pgevents.assembly import foresee_of, pipeline_of
-from pgevents.errors import ConfigError, PiecesUnclear, PublishRejected, SlotMissing, SourceDegraded, Unroutable
+from pgevents.errors import ConfigError, PiecesUnusable, PublishRejected, SlotMissing, SourceDegraded, Unroutable
 from pgevents.gate import Gate
 from pgevents.in_progress import Foresee
 from pgevents.interfaces import Sink, State
@@ -62,7 +62,7 @@ class Streaming:
     pipeline: Pipeline | None = None
     is_open: bool = False
     is_careful: bool = False
-    reads_whole: bool = False
+    whole_until: Lsn = NOWHERE
     has_streamed: bool = False
     until_lsn: Lsn = NOWHERE
 
@@ -81,24 +81,37 @@ class Streaming:
 
     @property
     def _plugin(self) -> str:
-        """A new slot is made for the one that sends transactions before they commit, where that is wanted."""
-        settings = self.settings
-        is_free = settings.plugin == "auto" and settings.create_slot
-        return "pgoutput" if settings.streaming and is_free else settings.plugin
+        return self.settings.new_plugin if self.settings.create_slot else self.settings.plugin
+
+    @property
+    def _is_over(self) -> bool:
+        reached = self.until_lsn and self.until_lsn <= self.progress.acknowledged
+        return bool(reached) or self.stop.is_set()
+
+    @property
+    def _session_until(self) -> Lsn:
+        return min((lsn for lsn in (self.until_lsn, self.whole_until) if lsn), default=NOWHERE)
 
     async def session(self) -> None:
         """A session, and another at once where that is all it takes.
 
-        An event turned out to be poison, which is parked from then on; or a transaction has to be read at its commit.
+        An event turned out to be poison, which is parked from then on; or a transaction had to be read at its commit.
         """
         while True:
             try:
-                return await self._session()
-            except PiecesUnclear as unclear:
+                await self._session()
+                if not self.whole_until or self._is_over:
+                    return
+                self.whole_until = NOWHERE
+                logger.info("large transactions are read while they run again", extra={"slot": self.settings.slot})
+            except PiecesUnusable as torn:
                 if self.stop.is_set():
                     raise
-                self.reads_whole = True
-                logger.warning("no transaction is read while it runs for now", extra={"reason": str(unclear)})
+                self.whole_until = torn.until
+                logger.warning(
+                    "until then every transaction is read at its commit",
+                    extra={"lsn": str(torn.until), "reason": str(torn), "hint": torn.hint},
+                )
             except PublishRejected as rejection:
                 # What is full is filled one event at a time from here on, so that each try gets somewhere.
                 self.is_careful = rejection.transient
@@ -137,7 +150,7 @@ class Streaming:
                 opened,
                 sink,
                 self.progress,
-                until=self.until_lsn,
+                until=self._session_until,
                 book=self.book,
                 counts=self.counts,
             )
@@ -234,9 +247,9 @@ class Streaming:
         return opened
 
     def _foresee(self) -> Foresee | None:
-        """Where transactions are to be read while they run, which one session may be without."""
-        is_whole, self.reads_whole = self.reads_whole, False
-        return foresee_of(self.settings, self.book) if self.settings.streaming and not is_whole else None
+        """Where transactions are to be read while they run."""
+        is_wanted = self.settings.streaming and not self.whole_until
+        return foresee_of(self.settings, self.book) if is_wanted else None
 
     def _push_down(self, plugin: str) -> PushDown:
         """What wal2json is to leave out. Asked anew for each session: there may be other tables by then."""
@@ -266,7 +279,8 @@ class Streaming:
         self.say(
             f"  source   {mask_dsn(self.settings.dsn) or 'from the PG* environment'}, database {report.database}"
         )
-        self.say(f"  slot     {report.slot} at {report.confirmed_flush_lsn}, plug-in {report.plugin}{reason}")
+        how = ", streaming" if self.settings.streaming else ""
+        self.say(f"  slot     {report.slot} at {report.confirmed_flush_lsn}, plug-in {report.plugin}{how}{reason}")
         is_new = self.kept is not None and self.kept.is_new
         self.say(f"  state    {self.state}{', a watermark begins' if is_new else ''}")
         self.say(f"  sink     {sink}{', dry run: the slot does not move' if self.dry_run else ''}")

@@ -177,6 +177,10 @@ def _refusal_explained(on_error: Callable[[], None] = lambda: None) -> Iterator[
         yield
     except PGEventsError as error:
         on_error()
+        if type(error) is SourceError:  # such as a column that is not there
+            raise StateRefused(
+                f"table {NAME} is not that of migrations/{MIGRATION}: {error}", hint=_DAMAGED
+            ) from error
         if not isinstance(error, PrivilegeError):
             raise
         raise StateRefused(f"the role may not use the windows in table {NAME}: {error}", hint=_RIGHTS) from error
@@ -190,7 +194,12 @@ def _rule_text(window: Window) -> str:
 
 
 def _read(rows: list[Row]) -> tuple[Window, ...]:
-    return windows_of([_document(*row) for row in rows], f"table {NAME}", hint=_DAMAGED)
+    place = f"table {NAME}"
+    try:
+        documents = [_document(*row) for row in rows]
+    except ValueError as error:  # jsonb holds what orjson does not read, such as 1e400
+        raise StateRefused(f"{place} does not hold windows", hint=_DAMAGED) from error
+    return windows_of(documents, place, hint=_DAMAGED)
 
 
 def _document(name: str, rule: str, added_by: str, added_at: str) -> Any:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from pgevents.doctor.database import Database
-from pgevents.doctor.finding import Finding, ok, refusal, unseen, warning
+from pgevents.doctor.finding import Finding, fatal, ok, refusal, unseen, warning
 from pgevents.errors import PGEventsError, SlotInUse
 from pgevents.slot import SlotReport, check_slot, report
 
@@ -12,6 +12,7 @@ _SMALL_LIMIT_MB = 1024
 _SUGGESTED_LIMIT = "16GB"
 
 _TWO_PHASE_SINCE = 140_000
+_STREAMING_SINCE = 140_000
 
 _FACTS = (
     "select temporary, safe_wal_size::bigint, {two_phase} from pg_catalog.pg_replication_slots where slot_name = %s"
@@ -85,6 +86,28 @@ def check_kind(database: Database) -> Iterator[Finding]:
     yield from _check_wal(database, database.slot, safe_bytes)
 
 
+def check_streaming(database: Database) -> Iterator[Finding]:
+    """Whether large transactions can be read while they run, where that is wanted."""
+    if not database.settings.streaming:
+        return
+    if database.slot is not None and database.slot.plugin != "pgoutput":
+        yield fatal(
+            "streaming",
+            database.slot_name,
+            f"its plug-in is {database.slot.plugin}, which sends transactions at their commit only",
+            fix="Leave streaming out, or make another slot: pgevents slot create --plugin pgoutput.",
+        )
+    elif database.version < _STREAMING_SINCE:
+        yield fatal(
+            "streaming",
+            "PostgreSQL",
+            "before version 14 it sends transactions at their commit only",
+            fix="Leave streaming out.",
+        )
+    else:
+        yield ok("streaming", "large transactions can be read while they run")
+
+
 def _check_wal(database: Database, slot: SlotReport, safe_bytes: int | None) -> Iterator[Finding]:
     limit_mb = database.number("max_slot_wal_keep_size") or 0
     is_near = safe_bytes is not None and safe_bytes < limit_mb * 2**20 // 10
@@ -130,4 +153,4 @@ def check_retention(database: Database) -> Iterator[Finding]:
         yield ok("WAL retention", f"max_slot_wal_keep_size is {limit_mb} MB")
 
 
-CHECKS = (check_readable, check_kind, check_retention)
+CHECKS = (check_readable, check_kind, check_streaming, check_retention)

@@ -467,6 +467,13 @@ def test_the_command_prints_warnings(check: Checking, database: str) -> None:
     }
 
 
+def test_the_command_asks_the_database_without_rules_too(check: Checking, database: str) -> None:
+    with pytest.raises(ConfigError, match=r"the table pattern public\.usres matches no table"):
+        check("tables = ['public.usres']", "--dsn", database)
+    with pytest.raises(SourceError):
+        check("", "--dsn", "host=/nowhere")
+
+
 def test_the_command_says_so_when_the_database_cannot_be_asked(check: Checking) -> None:
     with pytest.raises(SourceError):
         check("[[columns]]\nmask = ['a']", "--dsn", "host=/nowhere")

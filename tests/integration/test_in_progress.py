@@ -9,6 +9,7 @@ import psycopg2
 import pytest
 
 from pgevents.demo.process import eventually
+from pgevents.errors import EXIT_REFUSED
 from pgevents.mark import PREFIX
 from pgevents.rule import Action, Rules, SkipRule
 from tests.integration.command import DEADLINE_S, KILL, Command, Shop, ids_of, pgevents, stored
@@ -204,18 +205,25 @@ def test_what_a_window_spared_is_published_where_it_is_taken_back_in_time(shop: 
         assert stream.stopped().code == 0
 
 
-def test_a_disk_that_cannot_hold_a_transaction_ends_the_stream_and_loses_nothing(shop: Shop, tmp_path: Path) -> None:
-    options = ("stream", *shop.options, *TO_FILE)
-    with Command(tmp_path, *options, prefix=("prlimit", "--fsize=400000")) as stream, connected(shop.dsn) as cursor:
+def test_a_transaction_that_the_disk_cannot_hold_is_read_at_its_commit_and_holds_nobody_up(
+    shop: Shop, tmp_path: Path
+) -> None:
+    options = ("stream", *shop.options, "--streaming", "--sink", "null:")
+    limit = ("prlimit", "--fsize=1100000")
+    with Command(tmp_path, *options, prefix=limit) as stream, connected(shop.dsn) as cursor:
         stream.ready()
-        cursor.execute(filled("orders", 1, 20 * ROWS))
-
-        outcome = stream.ended()
+        cursor.execute(filled("orders", 10, 20 * ROWS))
+        run(shop.dsn, "INSERT INTO orders VALUES (1)")
+        before = shop.lsn
+        assert eventually(lambda: shop.confirmed >= before, deadline_s=DEADLINE_S)
         cursor.connection.commit()
 
-    outcome.refused(1, error="cannot be held in a temporary file: File too large", hint="ulimit -f.*TMPDIR")
-    assert pgevents(tmp_path, *options, "--until-lsn", "now").code == 0
-    assert ids_of(stored(tmp_path / "events")) == list(range(1, 20 * ROWS + 1))
+        stream.says("until then every transaction is read at its commit.*File too large.*ulimit -f.*TMPDIR")
+        stream.says("large transactions are read while they run again")
+        outcome = stream.stopped()
+
+    assert outcome.code == 0
+    assert f"events={20 * ROWS + 1}" in outcome.stderr
 
 
 def test_a_plug_in_that_cannot_is_refused(database15: str, tmp_path: Path) -> None:
@@ -226,10 +234,36 @@ def test_a_plug_in_that_cannot_is_refused(database15: str, tmp_path: Path) -> No
     outcome.refused(2, error="streaming: the slot's plug-in is wal2json", hint="pgoutput")
 
 
+def test_a_rule_by_origin_is_refused(shop: Shop, tmp_path: Path) -> None:
+    outcome = pgevents(tmp_path, "stream", *shop.options, *TO_FILE, "--skip-origin", "bulk")
+
+    outcome.refused(2, error="streaming and a skip rule by origin, 'bulk', exclude each other", hint="Leave one")
+
+
 def test_a_plug_in_that_is_asked_for_and_cannot_is_refused_at_once(shop: Shop, tmp_path: Path) -> None:
     outcome = pgevents(tmp_path, "stream", *shop.options, *TO_FILE, "--plugin", "wal2json", "--create-slot")
 
     outcome.refused(2, error=r"streaming .* and plugin .* exclude each other", hint="pgoutput")
+
+
+def test_slot_create_makes_one_for_it_too(shop: Shop, tmp_path: Path) -> None:
+    other = f"{shop.slot}_other"
+
+    outcome = pgevents(tmp_path, "slot", "create", "--dsn", shop.dsn, "--slot", other, "--streaming", "--json")
+
+    assert outcome.code == 0, outcome.stderr
+    assert '"plugin": "pgoutput"' in outcome.stdout or '"plugin":"pgoutput"' in outcome.stdout
+
+
+def test_doctor_names_a_slot_that_cannot(database15: str, tmp_path: Path) -> None:
+    shop = Shop(database15, plugin="wal2json")
+    doctor = ("doctor", *shop.options, "--sink", "null:")
+
+    named = pgevents(tmp_path, *doctor, env={"PGEVENTS_STREAMING": "true"})
+
+    assert named.code == EXIT_REFUSED
+    assert "streaming: slot" in named.stdout
+    assert "streaming: slot" not in pgevents(tmp_path, *doctor).stdout
 
 
 def test_a_slot_that_is_made_for_it_has_the_plug_in_that_can(shop: Shop, tmp_path: Path) -> None:

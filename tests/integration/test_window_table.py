@@ -218,6 +218,24 @@ def test_a_row_that_was_edited_into_nonsense_is_refused_by_name(table: WindowTab
     assert "pgevents skip remove" in refused.value.hint
 
 
+def test_a_number_that_only_postgresql_reads_is_nonsense_too(table: WindowTable, database15: str) -> None:
+    name = table.add(EVENING).rule.name
+    run(database15, """UPDATE pgevents.skip_window SET rule = '{"xid": 1e400}'""")
+
+    with pytest.raises(StateRefused, match=f"^{table} does not hold windows$"):
+        table.load()
+    table.remove(name)
+
+    assert table.load() == ()
+
+
+def test_a_table_of_another_shape_is_refused_by_name(table: WindowTable, database15: str) -> None:
+    run(database15, "ALTER TABLE pgevents.skip_window RENAME rule TO what")
+
+    with pytest.raises(StateRefused, match=rf"^{table} is not that of migrations/0003_skip_window\.sql: column"):
+        table.load()
+
+
 def test_a_row_that_was_edited_into_nonsense_can_be_removed(table: WindowTable, database15: str) -> None:
     name = table.add(EVENING).rule.name
     run(database15, """UPDATE pgevents.skip_window SET rule = '{"since": "soon"}'""")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgevents.errors import SourceDegraded, SourceError
+from pgevents.errors import PiecesUnusable
 from pgevents.spool import MEMORY_BYTES, Spool
 
 
@@ -49,22 +49,20 @@ def fill(kept: Spool) -> None:
 
 
 @pytest.mark.usefixtures("limited")
-def test_a_disk_that_takes_no_more_is_an_error_with_a_hint() -> None:
+def test_a_disk_that_takes_no_more_is_told_with_a_hint() -> None:
     with (
         closing(Spool()) as kept,  # although what is in its buffer can still not be written
-        pytest.raises(SourceError, match="cannot be held in a temporary file: File too large") as caught,
+        pytest.raises(PiecesUnusable, match="cannot be used: File too large") as caught,
     ):
         fill(kept)
 
     assert "ulimit -f" in caught.value.hint
-    assert not caught.value.transient
 
 
 def test_a_folder_that_is_not_there_is_one_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
 
-    with closing(Spool()) as kept, pytest.raises(SourceError, match="No such file or directory") as caught:
+    with closing(Spool()) as kept, pytest.raises(PiecesUnusable, match="No such file or directory") as caught:
         fill(kept)
 
     assert "TMPDIR" in caught.value.hint
-    assert not isinstance(caught.value, SourceDegraded)
