@@ -13,8 +13,9 @@ from pgevents.errors import ConfigError
 from pgevents.mask import HIDDEN, mask_value
 from pgevents.rule import Rules
 from pgevents.rules import KINDS, parse_rules
-from pgevents.settings import OPTIONS, PREFIX, Option, Settings, nearest
+from pgevents.settings import OPTIONS, PREFIX, Option, Settings
 from pgevents.skip_option import with_options
+from pgevents.spelling import nearest
 from pgevents.window import place_of
 
 DEFAULT_FILE = "pgevents.toml"

@@ -15,7 +15,7 @@ from pgevents.flags import AS_JSON, Commands, takes
 from pgevents.mask import mask_dsn
 from pgevents.rule_mistake import noted
 from pgevents.rule_view import as_document, lines
-from pgevents.settings import nearest
+from pgevents.spelling import nearest
 from pgevents.terminal import as_text, resolution_of, say
 
 if TYPE_CHECKING:

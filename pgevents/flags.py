@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 import click
 
 from pgevents.lsn import Lsn
-from pgevents.settings import OPTIONS, Option, nearest
+from pgevents.settings import OPTIONS, Option
+from pgevents.spelling import nearest
 from pgevents.version import VERSION
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from pgevents.errors import ConfigError
 from pgevents.mask import HIDDEN
-from pgevents.settings import nearest
+from pgevents.spelling import nearest
 
 # ruff: noqa: SIM905 - a list of one word a line would be longer than the rest of the module
 

@@ -15,7 +15,8 @@ from pgevents.postgres import Sql
 from pgevents.routing import MESSAGE_SCHEMA, Decide, Route, Router
 from pgevents.rule_catalog import tables
 from pgevents.session import routing_key
-from pgevents.settings import Settings, nearest
+from pgevents.settings import Settings
+from pgevents.spelling import nearest
 from pgevents.version import VERSION
 from pgevents.wal import Row
 

@@ -14,7 +14,8 @@ from pgevents.rule import ColumnRule, FilterRule, Missing, RouteRule, Rules, Ski
 from pgevents.rule_catalog import PARTITIONED, Table, enums, origins, tables
 from pgevents.rule_mistake import noted, place, refuse, settled
 from pgevents.rule_warning import warnings_of, wordless
-from pgevents.settings import Settings, nearest
+from pgevents.settings import Settings
+from pgevents.spelling import nearest
 
 _SHOWN = 3
 

@@ -8,7 +8,7 @@ from pgevents.errors import ConfigError
 from pgevents.filters import TableFilter
 from pgevents.mask import mask_value
 from pgevents.rule_mistake import place, refuse
-from pgevents.settings import nearest
+from pgevents.spelling import nearest
 
 T = TypeVar("T")
 
@@ -133,7 +133,8 @@ class RuleTable:
         """A list of text; empty where the key is left out."""
         value = self._given.get(key, [])
         if not isinstance(value, list) or not all(isinstance(name, str) and name for name in value):
-            raise self.wrong(key, 'it must be a list of text that is not empty, such as ["public.orders"]')
+            example = "public.orders" if key.endswith("tables") else "status"
+            raise self.wrong(key, f'it must be a list of text that is not empty, such as ["{example}"]')
         if key in self._given and not value and not may_be_empty:
             raise self.wrong(key, "the list is empty", hint=_EMPTY.get(key, "Leave the key out to say nothing."))
         return tuple(value)

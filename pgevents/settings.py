@@ -1,8 +1,6 @@
 """What can be configured: the one table from which flags, variables, file keys and checks are made."""
 
-import difflib
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar, cast, get_origin, get_type_hints
 
@@ -214,10 +212,3 @@ def _read_table() -> tuple[Option, ...]:
 
 
 OPTIONS = _read_table()
-
-
-def nearest(name: str, known: Iterable[str], *, likeness: float = 0.5) -> str:
-    """The known name most like ``name``, as a question for a hint; empty where none is alike enough (0 to 1)."""
-    spelled = {word.lower(): word for word in known}
-    near = difflib.get_close_matches(name.lower(), sorted(spelled), 1, likeness)
-    return f"Did you mean {spelled[near[0]]}?" if near else ""

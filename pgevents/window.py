@@ -14,7 +14,8 @@ from pgevents.errors import ConfigError, StateRefused
 from pgevents.rule import Action, SkipRule
 from pgevents.rule_table import timestamp
 from pgevents.rules import parse_rules
-from pgevents.settings import Settings, nearest
+from pgevents.settings import Settings
+from pgevents.spelling import nearest
 
 # A lane's exchange and the park are opened before the stream begins.
 ACTIONS = (Action.DROP, Action.SUMMARISE, Action.PUBLISH)

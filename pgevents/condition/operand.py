@@ -26,9 +26,9 @@ from pgevents.condition.kind import (
     name_of,
 )
 from pgevents.condition.reader import place
-from pgevents.condition.spelling import nearest
 from pgevents.condition.syntax import Node
 from pgevents.condition.term import Term, column, combined, constant, mapped
+from pgevents.spelling import nearest
 
 _LONGEST_BIGINT = 21
 

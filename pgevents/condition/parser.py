@@ -19,8 +19,8 @@ from pgevents.condition.grammar import (
 from pgevents.condition.kind import CAST_NAMES
 from pgevents.condition.lexer import Kind, Token
 from pgevents.condition.reader import MAX_DEPTH, Reader
-from pgevents.condition.spelling import nearest
 from pgevents.condition.syntax import Node
+from pgevents.spelling import nearest
 
 
 def parse(text: str) -> Node:

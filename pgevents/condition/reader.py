@@ -13,7 +13,7 @@ from pgevents.condition.grammar import (
     WORDS,
 )
 from pgevents.condition.lexer import Kind, Token, tokens
-from pgevents.condition.spelling import nearest
+from pgevents.spelling import nearest
 
 MAX_DEPTH = 100
 

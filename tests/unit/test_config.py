@@ -8,7 +8,8 @@ from psycopg2.extensions import parse_dsn
 from pgevents.config import Resolution, resolve
 from pgevents.errors import EXIT_USAGE, ConfigError
 from pgevents.rule import Rules
-from pgevents.settings import OPTIONS, Settings, nearest
+from pgevents.settings import OPTIONS, Settings
+from pgevents.spelling import nearest
 
 DOCUMENTATION = Path(__file__).parents[2] / "docs" / "configuration.md"
 
