@@ -23,7 +23,7 @@ from typing import NamedTuple, Protocol
 from pgevents.decoder.pgoutput import parse_message
 from pgevents.errors import DecodeError, PiecesUnusable
 from pgevents.foresight import Foresight
-from pgevents.lsn import Lsn
+from pgevents.lsn import NOWHERE, Lsn
 from pgevents.wal import Outline, Passed, RawMessage, WalMessage
 
 _START, _STOP, _COMMIT, _ABORT = ord("S"), ord("E"), ord("c"), ord("A")
@@ -58,9 +58,13 @@ class Spool(Protocol):
 
 
 class Assembler:
-    """Takes the messages of protocol version 2 and gives those of version 1, and Passed for what was counted."""
+    """Takes the messages of protocol version 2 and gives those of version 1, and Passed for what was counted.
 
-    def __init__(self, foresee: Foresee, new_spool: Callable[[], Spool]) -> None:
+    Of transactions that committed before ``watermark``, which are sent again, only the Relation messages go on.
+    """
+
+    def __init__(self, foresee: Foresee, new_spool: Callable[[], Spool], watermark: Lsn = NOWHERE) -> None:
+        self._watermark = watermark
         self._foresee = foresee
         self._new_spool = new_spool
         self._transactions: dict[int, _InProgress] = {}
@@ -121,12 +125,14 @@ class Assembler:
     def _commit(self, message: RawMessage) -> Iterator[WalMessage | None]:
         xid, flags, commit_lsn, end_lsn, time = _stream_commit(message.payload[1:])
         transaction = self._transactions.pop(xid)
+        is_resent = commit_lsn < self._watermark
         try:
-            transaction.finish(Lsn(end_lsn))
+            if not is_resent:
+                transaction.finish(Lsn(end_lsn))
             yield RawMessage(commit_lsn, b"B" + _begin(commit_lsn, time, xid))
             if transaction.origin:
                 yield RawMessage(commit_lsn, transaction.origin)
-            yield from transaction.messages()
+            yield from transaction.relations() if is_resent else transaction.messages()
             yield from self._newer(transaction)
             yield RawMessage(message.lsn, b"C" + _commit(flags, commit_lsn, end_lsn, time))
         finally:
@@ -175,7 +181,7 @@ class _InProgress:
             self._passing[head] += 1
             return
         tag = payload[0]
-        if self.torn is not None:
+        if self.torn is not None and tag != _RELATION:
             return
         if tag in _OPERATIONS:
             self._row(message, head)
@@ -209,6 +215,10 @@ class _InProgress:
         self._put_down()
         if self.torn is not None:
             raise PiecesUnusable(str(self.torn), hint=self.torn.hint, until=end_lsn) from self.torn
+
+    def relations(self) -> Iterator[RawMessage]:
+        """The last of each table."""
+        return (RawMessage(0, arrived.payload) for arrived in self.arrived.values())
 
     def messages(self) -> Iterator[RawMessage | Passed | None]:
         """Everything that was not rolled back, in order, and None for what was."""

@@ -229,7 +229,7 @@ async def open_stream(
         read_only=read_only,
     )
     if foresee is not None:
-        source = AssembledSource(source, Assembler(foresee, Spool))
+        source = AssembledSource(source, Assembler(foresee, Spool, start_lsn))
     quoted_numbers = has_quoted_numbers(options)
     return Stream(
         source,
