@@ -54,7 +54,7 @@ _IDENTITIES = {IDENTITY_DEFAULT, IDENTITY_NOTHING, IDENTITY_FULL, IDENTITY_INDEX
 _made = tuple.__new__
 
 
-class _Malformed(Exception):
+class _Malformed(ValueError):
     """A message that breaks the layout."""
 
 

@@ -9,7 +9,7 @@ from operator import itemgetter
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pgevents.decoder.pgoutput import PgoutputDecoder
@@ -507,6 +507,7 @@ def test_a_message_that_breaks_the_layout_stops_the_stream(payloads: list[bytes]
         Reader().assemble(payloads)
 
 
+@example(changes=[mark()], at=14, byte=0)
 @given(changes=st.lists(CHANGES, min_size=1, max_size=4), at=st.integers(0, 400), byte=st.integers(0, 255))
 def test_no_byte_makes_it_fail_otherwise(changes: list[bytes], at: int, byte: int) -> None:
     reader = Reader(MARKED, SkipRule("large", rows=1))
