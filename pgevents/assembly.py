@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import partial
+from functools import lru_cache, partial
 
 from pgevents.encoder import Encoder
 from pgevents.filters import TableFilter
@@ -22,6 +22,9 @@ from pgevents.skip import Rulebook
 from pgevents.tally import Counts
 from pgevents.version import VERSION
 from pgevents.wal import Begin
+
+# A table is asked for with each of its rows, and tables come and go.
+_MOST_TABLES = 10_000
 
 
 def pipeline_of(
@@ -61,7 +64,7 @@ def sift_of(settings: Settings, book: Rulebook, counts: Counts) -> Sift:
 
 def foresee_of(settings: Settings, book: Rulebook) -> Foresee:
     """What begins to look at transactions before they commit."""
-    keep = TableFilter(settings.tables, settings.exclude_tables)
+    keep = lru_cache(_MOST_TABLES)(TableFilter(settings.tables, settings.exclude_tables))
 
     def foresee(xid: int) -> Foresight:
         # A window over an xid has an end and no beginning. Read late, it may hold a little longer than it says.

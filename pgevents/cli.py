@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pgevents import log
 from pgevents.config_command import config_group
 from pgevents.errors import EXIT_DONE, ConfigError, PGEventsError
 from pgevents.explain_command import explain
@@ -20,7 +19,7 @@ from pgevents.publication_command import publication
 from pgevents.route_command import route
 from pgevents.settings import Settings
 from pgevents.skip_command import skip
-from pgevents.terminal import as_text, say, settings_of
+from pgevents.terminal import as_text, complain, say, settings_of
 
 if TYPE_CHECKING:
     from pgevents.slot import SlotReport
@@ -34,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         outcome = commands.main(arguments, "pgevents", standalone_mode=False)
     except PGEventsError as error:
-        _complain(str(error), error.hint)
+        complain(error)
         return error.exit_code
     except click.ClickException as error:
         shown = StringIO()
@@ -52,13 +51,6 @@ def _masked(message: str, arguments: Sequence[str]) -> str:
         if (masked := mask_value(given)) != given:
             message = message.replace(given, masked).replace(repr(given)[1:-1], masked)
     return mask_dsn(message)
-
-
-def _complain(message: str, hint: str) -> None:
-    red = "red" if log.shows_colour(sys.stderr) else None
-    for word, text in (("error:", message), ("hint:", hint)):
-        if text:
-            click.echo(f"{click.style(word, fg=red) if red else word} {log.one_line(mask_dsn(text))}", err=True)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

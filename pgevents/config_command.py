@@ -1,10 +1,8 @@
 """``pgevents config``: what is configured, where it came from, and whether the rules fit the database."""
 
-import re
-from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,14 +13,12 @@ from pgevents.flags import AS_JSON, Commands, takes
 from pgevents.mask import mask_dsn
 from pgevents.rule_mistake import noted
 from pgevents.rule_view import as_document, lines
-from pgevents.spelling import nearest
-from pgevents.terminal import as_text, resolution_of, say
+from pgevents.terminal import as_text, complain, resolution_of
 
 if TYPE_CHECKING:
     from pgevents.push_down import PushDown
 
 _WIDTH = 16
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
 
 @click.group(cls=Commands, name="config")
@@ -85,22 +81,15 @@ def check(config: str | None, *, as_json: bool, **flags: Any) -> int:
     for line in found.pushed.lines() if found.pushed else ():
         click.echo(log.one_line(line))
     if found.mistakes:
-        _complain(found.mistakes)
+        *others, last = found.mistakes
+        for mistake in others:
+            complain(mistake)
+        raise last
     asked = (
         "and fits the database" if found.database else "but no --dsn is given: it was not checked against a database"
     )
     click.echo(f"{found.file or 'what is configured'} can be used, {asked}")
     return EXIT_DONE
-
-
-def _complain(mistakes: Sequence[ConfigError]) -> NoReturn:
-    """Say all of them as one alone is said."""
-    *others, last = mistakes
-    for mistake in others:
-        say(f"error: {log.one_line(mask_dsn(str(mistake)))}")
-        if mistake.hint:
-            say(f"hint: {log.one_line(mask_dsn(mistake.hint))}")
-    raise last
 
 
 @dataclass(slots=True)
@@ -135,21 +124,13 @@ class _Found:
 
 def _check_sink(url: str) -> None:
     """What can be said of a sink's URL without opening it. Raises ConfigError."""
-    from pgevents.session import routing_key, sink_schemes
+    from pgevents.session import module_of
     from pgevents.sink.amqp.url import parse
 
-    scheme, schemes = url.partition(":")[0], sink_schemes()
     if not url:
         return
-    if scheme not in schemes:
-        # What is no scheme may be half a password.
-        is_scheme = _SCHEME.match(url)
-        raise ConfigError(
-            f"{scheme!r} is not the scheme of a sink" if is_scheme else "the sink is not a URL",
-            hint=nearest(scheme, schemes, likeness=0.6) or f"The schemes are {', '.join(sorted(schemes))}.",
-        )
-    routing_key(url)
-    if scheme in ("amqp", "amqps"):
+    module_of(url)
+    if url.partition(":")[0] in ("amqp", "amqps"):
         parse(url)
 
 

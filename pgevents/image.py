@@ -5,10 +5,7 @@ from typing import Any
 
 from pgevents.columns import ColumnPlan
 from pgevents.event import Event, Transaction
-from pgevents.wal import IDENTITY_FULL, Change, Converter, Relation, Row
-
-# What the constructor of a NamedTuple does, in half its time. All fields must be given, in their order.
-_made = tuple.__new__
+from pgevents.wal import IDENTITY_FULL, Change, Converter, Relation, Row, made
 
 
 # Not a NamedTuple: its attributes are read for every change, and those of slots in a third of the time.
@@ -77,7 +74,7 @@ def row_event(change: Change, layout: Layout, transaction: Transaction, seq: int
     elif op == "update" and new is not None:
         # pgoutput leaves out an old key that did not change.
         old = {name: new[name] for name in layout.key}
-    return _made(
+    return made(
         Event,
         (
             f"{transaction.id_prefix}{seq}",

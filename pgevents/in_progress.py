@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import NamedTuple, Protocol
 
-from pgevents.decoder.pgoutput import parse_message
+from pgevents.decoder.pgoutput import parse_message, parse_relation_head
 from pgevents.errors import DecodeError, PiecesUnusable
 from pgevents.foresight import Foresight
 from pgevents.lsn import NOWHERE, Lsn
@@ -112,7 +112,7 @@ class Assembler:
 
     def _start(self, xid: int) -> None:
         if xid not in self._transactions:
-            self._transactions[xid] = _InProgress(xid, self._foresee, self._new_spool(), self._arrivals)
+            self._transactions[xid] = _InProgress(xid, self._foresee(xid), self._new_spool(), self._arrivals)
         self._current = self._transactions[xid]
         self._current.look_again()
 
@@ -160,14 +160,13 @@ class _InProgress:
     """One transaction that has not committed. ``torn`` is why what was sent of it cannot be used."""
 
     xid: int
-    foresee: Foresee
+    foresight: Foresight
     spool: Spool
     arrivals: Iterator[int]
     origin: bytes = b""
     arrived: dict[int, _Arrived] = field(default_factory=dict)
     torn: PiecesUnusable | None = None
     _rolled_back: set[int] = field(default_factory=set)
-    _foresight: Foresight | None = None
     _is_unclear: bool = False
     _relations: dict[int, tuple[str, str, int]] = field(default_factory=dict)
     _passing: dict[bytes, int] = field(default_factory=dict)
@@ -196,7 +195,7 @@ class _InProgress:
 
     def look_again(self) -> None:
         """What is certain may have changed with the windows."""
-        if self._foresight is not None and self._foresight.is_stale:
+        if self.foresight.is_stale:
             self._put_down()
 
     def roll_back(self, subxid: int) -> None:
@@ -231,18 +230,18 @@ class _InProgress:
     def _row(self, message: RawMessage, head: bytes) -> None:
         xid, oid = _pair(head, 1)
         if xid != self.xid:
-            self._known().doubt()
+            self.foresight.doubt()
         else:
             self._is_unclear = False
-            _, _, columns = self._relations[oid]
-            if self._known().drops(self._outline(head), columns, len(message.payload)):
-                self._count(head)
+            outline, (_, _, columns) = self._outline(head), self._relations[oid]
+            if self.foresight.drops(outline, columns, len(message.payload)):
+                self._count(head, outline)
                 return
         self._keep(message, xid)
 
-    def _count(self, head: bytes) -> None:
+    def _count(self, head: bytes, outline: Outline) -> None:
         """Dropped rows and those of tables that are not streamed stay apart: a record says where it begins."""
-        is_streamed = self._known().is_streamed(self._outline(head))
+        is_streamed = self.foresight.is_streamed(outline)
         if self._passing and is_streamed != self._passes_streamed:
             self._put_down()
         self._passes_streamed = is_streamed
@@ -251,9 +250,9 @@ class _InProgress:
     def _learn(self, message: RawMessage) -> None:
         payload = message.payload[:1] + message.payload[5:]
         if payload[0] == _RELATION:
-            oid, relation = _parse_relation(payload[1:])
+            oid, schema, name, at = parse_relation_head(payload[1:])
             self._put_down()
-            self._relations[oid] = relation
+            self._relations[oid] = (schema, name, _u16(payload, at + 2)[0])
             self.arrived[oid] = _Arrived(next(self.arrivals), payload)
         self._keep(message, self.xid)
 
@@ -261,16 +260,11 @@ class _InProgress:
         xid = _u32(message.payload, 1)[0]
         if message.payload[0] == _MESSAGE:
             self._is_unclear = True
-            self._known().hear(parse_message(message.payload[5:]))
+            self.foresight.hear(parse_message(message.payload[5:]))
         else:
             self._is_unclear = self._is_unclear and xid != self.xid
-            self._known().doubt()
+            self.foresight.doubt()
         self._keep(message, xid)
-
-    def _known(self) -> Foresight:
-        if self._foresight is None:
-            self._foresight = self.foresee(self.xid)
-        return self._foresight
 
     def _keep(self, message: RawMessage, xid: int) -> None:
         if self._passing:
@@ -300,12 +294,6 @@ class _InProgress:
     def _outline(self, head: bytes) -> Outline:
         schema, table, _ = self._relations[_u32(head, 5)[0]]
         return Outline(_OPERATIONS[head[0]], schema, table)
-
-
-def _parse_relation(body: bytes) -> tuple[int, tuple[str, str, int]]:
-    """Its oid; schema, name and number of columns. Layout: see the decoder's ``parse_relation``."""
-    schema, name, rest = body[4:].split(b"\0", 2)
-    return _u32(body)[0], (schema.decode() or "pg_catalog", name.decode(), _u16(rest, 1)[0])
 
 
 def _passed_entry(outline: Outline, rows: int) -> bytes:

@@ -1,6 +1,5 @@
 """Opening the two ends of a pipeline: the sink a URL names, and the slot with its plug-in's decoder."""
 
-import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from pgevents.source.assembled import AssembledSource
 from pgevents.source.catalog import SqlCatalog
 from pgevents.source.connection import Session, connect_session, start
 from pgevents.source.replication import ReplicationSource
+from pgevents.spelling import nearest
 from pgevents.spool import Spool
 from pgevents.state.file import FileState
 from pgevents.state.nowhere import NoState
@@ -40,7 +40,7 @@ from pgevents.window_table import WindowTable
 
 T = TypeVar("T")
 
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
 # One scheme of one module: what differs between them is in the URL.
 _TLS_SCHEMES = {"amqps": "amqp"}
@@ -108,19 +108,23 @@ async def open_url(url: str, options: SinkOptions) -> Sink:
         raise ConfigError(
             "no sink is given", hint="Name one with --sink or RABBITMQ_URL, such as amqp://guest:guest@localhost/"
         )
+    sink: Sink = await import_module(module_of(url)).open(url, options)
+    return sink
+
+
+def module_of(url: str) -> str:
+    """The module of the sink that ``url`` names. Raises ConfigError for what can be told without opening it."""
     schemes = sink_schemes()
     scheme = url.partition(":")[0]
-    if not _SCHEME.fullmatch(scheme):  # and perhaps half a password
-        raise ConfigError("the sink is not a URL", hint=f"The schemes are {', '.join(sorted(schemes))}.")
     if scheme not in schemes:
-        near = difflib.get_close_matches(scheme, schemes, 1)
+        # What is no scheme may be half a password.
+        is_scheme = _SCHEME.match(url)
         raise ConfigError(
-            f"{scheme!r} is not the scheme of a sink",
-            hint=f"Did you mean {near[0]}:?" if near else f"The schemes are {', '.join(sorted(schemes))}.",
+            f"{scheme!r} is not the scheme of a sink" if is_scheme else "the sink is not a URL",
+            hint=nearest(scheme, schemes, likeness=0.6) or f"The schemes are {', '.join(sorted(schemes))}.",
         )
     routing_key(url)  # a template that cannot be filled is refused before anything is opened
-    sink: Sink = await import_module(schemes[scheme]).open(url, options)
-    return sink
+    return schemes[scheme]
 
 
 def open_state(settings: Settings) -> State:
@@ -213,7 +217,8 @@ async def open_stream(
             options |= await in_thread(_origin_filter, dsn, without_origins)
         options |= push_down or {}
         if foresee is not None:
-            options |= await in_thread(_streaming, session, plugin)
+            options |= streaming_options(plugin, session.server_version)
+            await in_thread(session.tell, "SET logical_decoding_work_mem = %s", _STREAMING_WORK_MEM)
         cursor = await in_thread(_start, session, slot, plugin, options, temporary=temporary)
     except PGEventsError:
         session.connection.close()
@@ -250,19 +255,18 @@ def _origin_filter(dsn: str, names: Sequence[str]) -> dict[str, str]:
     return {"filter-origins": ",".join(map(str, numbers))} if numbers else {}
 
 
-def _streaming(session: Session, plugin: str) -> dict[str, str]:
-    """The options of pgoutput. Blocks; raises ConfigError where it has none, else SourceError."""
+def streaming_options(plugin: str, server_version: int) -> dict[str, str]:
+    """What the plug-in is told to send large transactions while they run. Raises ConfigError where it cannot."""
     if plugin != "pgoutput":
         raise ConfigError(
             f"streaming: the slot's plug-in is {plugin}, which sends transactions at their commit only",
-            hint="Leave streaming out, or use another slot with the plug-in pgoutput.",
+            hint="Leave streaming out, or make another slot: pgevents slot create --plugin pgoutput.",
         )
-    if session.server_version < _STREAMING_SINCE:
+    if server_version < _STREAMING_SINCE:
         raise ConfigError(
             "streaming: this server is older than PostgreSQL 14, and sends transactions at their commit only",
             hint="Leave streaming out.",
         )
-    session.tell("SET logical_decoding_work_mem = %s", _STREAMING_WORK_MEM)
     return {"proto_version": "2", "streaming": "on"}
 
 

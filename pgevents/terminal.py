@@ -2,18 +2,29 @@
 
 import json
 import os
+import sys
 from typing import Any
 
 import click
 
 from pgevents import log
 from pgevents.config import Resolution, resolve
+from pgevents.errors import PGEventsError
+from pgevents.mask import mask_dsn
 from pgevents.settings import Settings
 
 
 def say(line: str) -> None:
     """For the person at the terminal: standard output belongs to data."""
     click.echo(line, err=True)
+
+
+def complain(error: PGEventsError) -> None:
+    """What went wrong and what can be done, a line each, without passwords."""
+    red = "red" if log.shows_colour(sys.stderr) else None
+    for word, text in (("error:", str(error)), ("hint:", error.hint)):
+        if text:
+            say(f"{click.style(word, fg=red) if red else word} {log.one_line(mask_dsn(text))}")
 
 
 def resolution_of(config: str | None, flags: dict[str, Any]) -> Resolution:

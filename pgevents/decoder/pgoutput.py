@@ -29,6 +29,7 @@ from pgevents.wal import (
     Row,
     Truncate,
     WalItem,
+    made,
 )
 
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
@@ -48,10 +49,6 @@ _HEAD = 5
 _NEW, _OLD, _KEY = ord("N"), ord("O"), ord("K")
 _TEXT, _NULL, _UNCHANGED = ord("t"), ord("n"), ord("u")
 _IDENTITIES = {IDENTITY_DEFAULT, IDENTITY_NOTHING, IDENTITY_FULL, IDENTITY_INDEX}
-
-
-# What the constructor of a NamedTuple does, in half its time. All fields must be given, in their order.
-_made = tuple.__new__
 
 
 class _Malformed(ValueError):
@@ -97,7 +94,7 @@ class PgoutputDecoder:
         _expect(payload, 5, _NEW)
         new, end = _row(payload, 6, names)
         _expect_end(payload, end)
-        return _made(Change, ("insert", relation, new, None))
+        return made(Change, ("insert", relation, new, None))
 
     def _update(self, payload: bytes) -> Change:
         relation, names = self._relation(_u32(payload, 1)[0])
@@ -109,7 +106,7 @@ class PgoutputDecoder:
         _expect(payload, at, _NEW)
         new, end = _row(payload, at + 1, names)
         _expect_end(payload, end)
-        return _made(Change, ("update", relation, new, old))
+        return made(Change, ("update", relation, new, old))
 
     def _delete(self, payload: bytes) -> Change:
         relation, names = self._relation(_u32(payload, 1)[0])
@@ -119,7 +116,7 @@ class PgoutputDecoder:
             old = {name: old[name] for name in relation.key}
         elif payload[5] != _OLD:
             raise _Malformed("a deleted row without an old tuple")
-        return _made(Change, ("delete", relation, None, old))
+        return made(Change, ("delete", relation, None, old))
 
     def _relation(self, oid: int) -> tuple[Relation, tuple[str, ...]]:
         try:
@@ -157,33 +154,37 @@ class PgoutputDecoder:
 def parse_begin(body: bytes) -> Begin:
     """Layout: commit LSN u64, commit time i64, xid u32."""
     commit_lsn, time, xid = _begin(body)
-    return _made(Begin, (xid, Lsn(commit_lsn), _timestamp(time), None))
+    return made(Begin, (xid, Lsn(commit_lsn), _timestamp(time), None))
 
 
 def parse_commit(body: bytes) -> Commit:
     """Layout: flags u8, commit LSN u64, end LSN u64, commit time i64."""
-    return _made(Commit, (Lsn(_commit(body)[2]),))
+    return made(Commit, (Lsn(_commit(body)[2]),))
 
 
 def parse_relation(body: bytes, catalog: Catalog) -> tuple[int, Relation]:
     """Layout: oid u32, schema, name, replica identity u8, columns u16 × column.
 
     Column: flags u8, name, type u32, modifier i32. Flag 1 marks the columns of the replica identity, under
-    FULL all of them. An empty schema is pg_catalog.
+    FULL all of them.
     """
-    oid = _u32(body)[0]
-    schema, at = _string(body, 4)
-    name, at = _string(body, at)
+    oid, schema, name, at = parse_relation_head(body)
     identity = chr(body[at])
     if identity not in _IDENTITIES:
         raise _Malformed("an unknown replica identity")
     columns, marked = _columns(body, at + 1)
-    schema = schema or "pg_catalog"
     if identity in (IDENTITY_FULL, IDENTITY_NOTHING):
         facts = catalog.table(schema, name)
         marked = facts.primary_key if facts else ()
     key = tuple(column.name for column in columns if column.name in marked)
     return oid, Relation(schema, name, columns, identity, key, converters_of(columns, catalog))
+
+
+def parse_relation_head(body: bytes) -> tuple[int, str, str, int]:
+    """Oid, schema and name of a Relation, and where its replica identity stands. An empty schema is pg_catalog."""
+    schema, at = _string(body, 4)
+    name, at = _string(body, at)
+    return _u32(body)[0], schema or "pg_catalog", name, at
 
 
 def _columns(body: bytes, at: int) -> tuple[tuple[Column, ...], tuple[str, ...]]:

@@ -27,6 +27,7 @@ from pgevents.wal import (
     Row,
     Truncate,
     WalItem,
+    made,
 )
 
 # orjson has already read a numeric as a float, or rounded it, when its digits are looked up again here. Inside
@@ -46,10 +47,6 @@ _OPERATIONS = {_INSERT: "insert", _UPDATE: "update", _DELETE: "delete"}
 # Where the names of schema and table stand, between the LSN and the columns, or what stands in their place.
 _SCHEMA: Final = b'"schema":"'
 _TABLE_ENDS = {_INSERT: b',"columns":[', _UPDATE: b',"columns":[', _DELETE: b',"identity":['}
-
-
-# What the constructor of a NamedTuple does, in half its time. All fields must be given, in their order.
-_made = tuple.__new__
 
 
 class Wal2jsonDecoder:
@@ -113,7 +110,7 @@ class Wal2jsonDecoder:
 
     def _rare(self, tag: int, payload: bytes) -> WalItem | None:
         if tag == _COMMIT:
-            return _made(Commit, (_end_lsn(payload),))
+            return made(Commit, (_end_lsn(payload),))
         if tag == _MESSAGE:
             return _logical_message(payload, self._encoding)
         message = orjson.loads(payload)
@@ -126,7 +123,7 @@ class Wal2jsonDecoder:
     def _begin(self, message: Message) -> Begin:
         origin = message.get("origin") or 0
         self._catalog.begin(message["xid"])
-        return _made(
+        return made(
             Begin,
             (
                 message["xid"],
@@ -150,7 +147,7 @@ class Wal2jsonDecoder:
         if not layout.published:
             return None
         self._trim(layout, payload, new)
-        return _made(Change, ("insert", layout.relation, new, None))
+        return made(Change, ("insert", layout.relation, new, None))
 
     def _update(self, message: Message, payload: bytes) -> Change | None:
         columns = message["columns"]
@@ -169,7 +166,7 @@ class Wal2jsonDecoder:
         if not layout.published:
             return None
         self._trim(layout, payload, new, old)
-        return _made(Change, ("update", layout.relation, new, old))
+        return made(Change, ("update", layout.relation, new, old))
 
     def _delete(self, message: Message, payload: bytes) -> Change | None:
         identity = message["identity"]
@@ -180,7 +177,7 @@ class Wal2jsonDecoder:
         if not layout.published:
             return None
         self._trim(layout, payload, old)
-        return _made(Change, ("delete", layout.relation, None, old))
+        return made(Change, ("delete", layout.relation, None, old))
 
     def _trim(self, layout: Layout, payload: bytes, *rows: Row) -> None:
         """Give numbers their exact digits back and drop generated columns, which pgoutput does not send."""

@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 
 from pgevents.doctor.database import Database
-from pgevents.doctor.finding import Finding, fatal, ok, refusal, unseen, warning
-from pgevents.errors import PGEventsError, SlotInUse
+from pgevents.doctor.finding import Finding, ok, refusal, unseen, warning
+from pgevents.errors import ConfigError, PGEventsError, SlotInUse
+from pgevents.session import streaming_options
 from pgevents.slot import SlotReport, check_slot, report
 
 OUR_NAME = "pgevents"
@@ -12,7 +13,6 @@ _SMALL_LIMIT_MB = 1024
 _SUGGESTED_LIMIT = "16GB"
 
 _TWO_PHASE_SINCE = 140_000
-_STREAMING_SINCE = 140_000
 
 _FACTS = (
     "select temporary, safe_wal_size::bigint, {two_phase} from pg_catalog.pg_replication_slots where slot_name = %s"
@@ -90,20 +90,11 @@ def check_streaming(database: Database) -> Iterator[Finding]:
     """Whether large transactions can be read while they run, where that is wanted."""
     if not database.settings.streaming:
         return
-    if database.slot is not None and database.slot.plugin != "pgoutput":
-        yield fatal(
-            "streaming",
-            database.slot_name,
-            f"its plug-in is {database.slot.plugin}, which sends transactions at their commit only",
-            fix="Leave streaming out, or make another slot: pgevents slot create --plugin pgoutput.",
-        )
-    elif database.version < _STREAMING_SINCE:
-        yield fatal(
-            "streaming",
-            "PostgreSQL",
-            "before version 14 it sends transactions at their commit only",
-            fix="Leave streaming out.",
-        )
+    plugin = database.slot.plugin if database.slot is not None else database.settings.new_plugin
+    try:
+        streaming_options(plugin, database.version)
+    except ConfigError as error:
+        yield refusal("streaming", database.slot_name, error)
     else:
         yield ok("streaming", "large transactions can be read while they run")
 
