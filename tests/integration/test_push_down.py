@@ -42,7 +42,7 @@ WEIRD = (
 TWINS = {("shop", "dot.ted"), ("shop.dot", "ted")}
 """Both are shop.dot.ted to a pattern."""
 
-BEGIN_AND_COMMIT = 2
+BEGIN_OR_COMMIT = (b'{"action":"B"', b'{"action":"C"')
 
 TWO = """
 create schema shop; create schema crm;
@@ -74,12 +74,15 @@ def unnumbered(events: Sequence[Json]) -> Iterator[Json]:
 
 
 def sent(recording: Recording, pushed: PushDown) -> int:
-    """How many messages wal2json sends when it is told so."""
+    """How many changes and messages wal2json sends when it is told so.
+
+    Not how many transactions: there is one without a row for each that the server makes of its own, as autovacuum.
+    """
     slot = recording.slot("wal2json")
     with peek(
         recording.role_dsn, slot=slot, plugin="wal2json", publication="", limit=10_000, push_down=pushed.options
     ) as excerpt:
-        return len(list(excerpt.messages))
+        return sum(not message.payload.startswith(BEGIN_OR_COMMIT) for message in excerpt.messages)
 
 
 def published(recording: Recording, **settings: Any) -> tuple[list[Json], int, int]:
@@ -114,7 +117,7 @@ def test_of_one_table_nothing_else_is_sent_whatever_its_name(weird: Recording) -
         matching = TWINS if table in TWINS else {table}
         assert {(event["schema"], event["table"]) for event in events} == matching
         # A name that is written with a wildcard of its own is left to the stream in part.
-        assert fewer == BEGIN_AND_COMMIT + len(matching) or "*" in pattern, table
+        assert fewer == len(matching) or "*" in pattern, table
 
 
 def test_an_excluded_table_is_not_sent_whatever_its_name(weird: Recording) -> None:
@@ -151,7 +154,7 @@ def test_names_are_the_same_in_any_encoding(
         events, fewer, _ = published(recording, tables=(".".join(table),), exclude_tables=("crm.*",))
 
     assert [event["table"] for event in events if event["table"]] == [table[1]]
-    assert fewer == 2 * BEGIN_AND_COMMIT + 1 + 1
+    assert fewer == 1 + 1
 
 
 def test_a_schema_of_one_letter_is_that_one_alone(database15: str) -> None:
@@ -164,7 +167,7 @@ def test_a_schema_of_one_letter_is_that_one_alone(database15: str) -> None:
     )
 
     assert [event["schema"] for event in (*kept, *left)] == ["a", "b"]
-    assert few == fewer == BEGIN_AND_COMMIT + 1
+    assert few == fewer == 1
 
 
 @pytest.fixture
@@ -194,8 +197,8 @@ def test_the_same_is_published_of_less_that_is_sent(
     _, fewer, all_of_it = published(recording, tables=include, exclude_tables=exclude)
 
     message = 1
-    assert fewer == BEGIN_AND_COMMIT + changes + message
-    assert all_of_it == BEGIN_AND_COMMIT + 10 + message
+    assert fewer == changes + message
+    assert all_of_it == 10 + message
 
 
 def test_operations_that_no_filter_lets_through_are_not_sent(recording: Recording) -> None:
@@ -217,7 +220,7 @@ def test_what_a_record_counts_is_sent(recording: Recording) -> None:
         "orders": 2,
         "people": 3,
     }
-    assert fewer == BEGIN_AND_COMMIT + 5 + 1
+    assert fewer == 5 + 1
 
 
 def test_only_the_numbers_of_changes_are_different(recording: Recording) -> None:
