@@ -37,6 +37,7 @@ async def stream(settings: Settings, *, until: str | None, dry_run: bool, say: S
     try:
         await _until_signalled(streaming)
     finally:
+        streaming.windows.close()
         done = streaming.progress
         if streaming.has_streamed:
             acknowledged = "nothing" if dry_run else done.acknowledged

@@ -165,9 +165,12 @@ class Streaming:
         if self.is_careful:
             # Each batch must pass within the stall time-out, and events pass one at a time.
             pipeline.cutter.widen(1)
-        watching = asyncio.ensure_future(self._watch_windows(pipeline.gate))
+        watching = asyncio.create_task(self._watch_windows(pipeline.gate))
+        watching.add_done_callback(self._stop_after)
         try:
             await pipeline.run(self.stop)
+            if watching.done():
+                watching.result()
         finally:
             watching.cancel()
             _say_resent(pipeline.gate.resent, report)
@@ -179,6 +182,11 @@ class Streaming:
                 logger.info("skip windows taken up", extra={"windows": len(windows)})
                 gate.take_up(windows)
             await asyncio.sleep(WINDOWS_INTERVAL_S)
+
+    def _stop_after(self, watching: asyncio.Task[None]) -> None:
+        """A stream that no longer takes up windows is not what was asked for. What was read is confirmed first."""
+        if not watching.cancelled():
+            self.stop.set()
 
     def _calm(self) -> None:
         """What was full is no longer."""

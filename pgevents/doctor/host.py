@@ -51,24 +51,49 @@ def check_file_sink(settings: Settings) -> Iterator[Finding]:
         yield from _writable("file sink", Path(path), option="--sink")
 
 
+def check_temporary_folder(settings: Settings) -> Iterator[Finding]:
+    """Where transactions wait that are read while they run."""
+    if not settings.streaming:
+        return
+    try:
+        folder = Path(tempfile.gettempdir())
+    except OSError:
+        yield warning(
+            "temporary folder",
+            "--streaming",
+            "there is none that can be written to: a transaction of more than 1 MiB is read at its commit",
+            fix="Name one with TMPDIR.",
+        )
+        return
+    yield _room(
+        "temporary folder",
+        folder,
+        f"transactions may wait in {folder} for their commit",
+        "what it does not hold is read at its commit",
+        option="TMPDIR",
+    )
+
+
 def _writable(check: str, path: Path, *, option: str) -> Iterator[Finding]:
-    folder = path.parent
     problem = _obstacle(path)
     if problem:
         yield fatal(
             check, str(path), problem, fix=f"Make the folder and let this account write to it, or change {option}."
         )
-        return
+    else:
+        yield _room(check, path.parent, f"{path} can be written", "when it is full the stream stops", option=option)
+
+
+def _room(check: str, folder: Path, use: str, when_full: str, *, option: str) -> Finding:
     free_bytes = shutil.disk_usage(folder).free
     if free_bytes < SMALL_BYTES:
-        yield warning(
+        return warning(
             check,
             str(folder),
-            f"only {free_bytes / 2**20:,.0f} MiB are free; when it is full the stream stops",
+            f"only {free_bytes / 2**20:,.0f} MiB are free; {when_full}",
             fix=f"Free some space, or change {option}.",
         )
-    else:
-        yield ok(check, f"{path} can be written, {free_bytes / 2**30:,.1f} GiB are free")
+    return ok(check, f"{use}, {free_bytes / 2**30:,.1f} GiB are free")
 
 
 def _obstacle(path: Path) -> str:
@@ -88,4 +113,4 @@ def _obstacle(path: Path) -> str:
     return ""
 
 
-CHECKS = (check_state_file, check_park_file, check_file_sink)
+CHECKS = (check_state_file, check_park_file, check_file_sink, check_temporary_folder)

@@ -1,4 +1,4 @@
-"""The watermark: whether it can be kept, and whether the slot still agrees with it."""
+"""The watermark: whether it can be kept, and whether the slot still agrees with it; and the windows beside it."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -8,7 +8,7 @@ from pgevents.doctor.finding import Finding, fatal, ok, refusal
 from pgevents.errors import GapDetected, PGEventsError
 from pgevents.lsn import Lsn
 from pgevents.postgres import quoted
-from pgevents.session import open_state
+from pgevents.session import open_state, open_windows
 from pgevents.start import check_state, gap_found, look_around
 from pgevents.watermark import Watermark
 
@@ -37,6 +37,16 @@ def check_watermark(database: Database) -> Iterator[Finding]:
         yield _compared(database, watermark, gap_found(watermark, server, found) if watermark else None)
     except PGEventsError as error:
         yield refusal("watermark", subject, error)
+
+
+def check_windows(database: Database) -> Iterator[Finding]:
+    """Whether those of ``pgevents skip`` can be read: a stream does not start where they cannot."""
+    with closing(open_windows(database.settings)) as windows:
+        try:
+            count = len(windows.windows())
+            yield ok("skip windows", f"{count} in {windows}" if count else "there is none")
+        except PGEventsError as error:
+            yield refusal("skip windows", str(windows), error)
 
 
 def _compared(database: Database, watermark: Watermark | None, gap: GapDetected | None) -> Finding:
@@ -74,4 +84,4 @@ def _check_rights(database: Database, table: str, rights: Sequence[str]) -> Iter
         yield ok("state tables", f"role {database.role} may write to {table}")
 
 
-CHECKS = (check_watermark,)
+CHECKS = (check_watermark, check_windows)

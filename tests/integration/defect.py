@@ -107,6 +107,7 @@ def examined(server: Postgres, broker: RabbitMQ, folder: Path) -> list[Finding]:
     plain = Settings(dsn=dsn, slot="stolen", state=str(folder / "watermark.json"))
     FileState(Path(plain.state)).save(Watermark("123", 1, "shop", "stolen", "wal2json", Lsn(1)))
     poor = replace(plain, state="none", sink="null:")
+    (folder / "cut.skips.json").write_text('{"version": 1, "windows": [{')
     plant_broker(broker)
     found: list[Finding] = []
 
@@ -130,6 +131,7 @@ def examined(server: Postgres, broker: RabbitMQ, folder: Path) -> list[Finding]:
             replace(poor, slot="absent", plugin="pgoutput", publication="wide", tables=("parted.orders_1", "keyless"))
         )
         look(replace(poor, slot="absent", plugin="pgoutput", publication="missing", sink=f"file:{folder}/no/file"))
+        look(replace(poor, slot="absent", skips=str(folder / "cut.skips.json")))
         with left_open(dsn):
             run(dsn, *(f"SELECT pg_create_physical_replication_slot('full_{each}')" for each in range(2)))
             narrow = replace(poor, slot="prepared", publication="narrow", tables=("filtered", "toasted"))

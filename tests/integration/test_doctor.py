@@ -53,6 +53,7 @@ DEFECTS = """
 ✘ watermark: slot stolen: this is another server
 ✘ watermark: state postgres: there is no table .* role watcher may not create it
 ! watermark file: --state none
+✘ skip windows: .*cut.skips.json: .*does not hold windows
 ! prepared transactions: '.*' in database shop: prepared \\d+ s ago
 ! open transactions: PID \\d+, idle in transaction: a transaction has been open
 ! open transactions: role app: could not be seen
@@ -289,6 +290,20 @@ def test_a_slot_that_pgevents_reads_is_as_it_should_be(pair: Pair, tmp_path: Pat
             r"^✔ watermark: slot shop was acknowledged up to .*, and agrees$", outcome.stdout, re.MULTILINE
         )
         assert outcome.code == WARNED
+
+
+def test_streaming_wants_a_temporary_folder(pair: Pair, tmp_path: Path) -> None:
+    (tmp_path / "tmp").mkdir()
+    options = ("doctor", "--dsn", pair.dsn, "--slot", "shop", "--sink", "null:", "--streaming")
+
+    outcome = pgevents(tmp_path, *options, env={"TMPDIR": str(tmp_path / "tmp")})
+    nowhere = pgevents(tmp_path, *options, prefix=("sh", "-c", 'prlimit --fsize=0 "$@" | cat', "sh"))
+
+    assert f"✔ temporary folder: transactions may wait in {tmp_path}/tmp for their commit, " in outcome.stdout
+    assert (
+        "! temporary folder: --streaming: there is none that can be written to: "
+        "a transaction of more than 1 MiB is read at its commit\n"
+    ) in nowhere.stdout
 
 
 def test_json_is_a_list_of_findings(pair: Pair, tmp_path: Path) -> None:

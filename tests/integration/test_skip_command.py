@@ -1,5 +1,6 @@
 """``pgevents skip`` as a person meets it: windows added, listed and removed, and what it says to nonsense."""
 
+import asyncio
 import json
 import re
 from datetime import datetime, timedelta
@@ -7,8 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from pgevents.app import supervise
 from pgevents.demo.process import eventually
+from pgevents.errors import PGEventsError
 from pgevents.lsn import Lsn
+from pgevents.rule import SkipRule
+from pgevents.settings import Settings
+from pgevents.streaming import Streaming
 from pgevents.window_file import WindowFile
 from tests.integration.command import Command, Outcome, Shop, ids_of, pgevents, stored
 
@@ -297,3 +303,31 @@ def test_a_stream_does_not_start_with_windows_that_it_cannot_read(database15: st
     outcome = pgevents(tmp_path, "stream", *shop.options, "--sink", "file:events.ndjson", "--until-lsn", "now")
 
     outcome.refused(REFUSED, error="does not hold windows", hint="Restore the file")
+
+
+class Broken(WindowFile):
+    """What nobody foresaw, from the second look on."""
+
+    looks = 0
+
+    def fresh(self) -> tuple[SkipRule, ...]:
+        self.looks += 1
+        if self.looks > 1:
+            raise KeyError("nobody foresaw it")
+        return super().fresh()
+
+
+def test_a_stream_that_can_no_longer_take_windows_up_ends_once_all_is_confirmed(
+    database15: str, tmp_path: Path
+) -> None:
+    shop = Shop(database15)
+    shop.add(1, 2)
+    settings = Settings(dsn=shop.role_dsn, slot=shop.slot, state="none", sink=f"file:{tmp_path}/events.ndjson")
+    streaming = Streaming(settings, until=None, dry_run=False, say=lambda _line: None)
+    streaming.windows = Broken(tmp_path / "windows.json")
+
+    with pytest.raises(PGEventsError, match="unforeseen KeyError"):
+        asyncio.run(asyncio.wait_for(supervise(streaming), 30))
+
+    assert inserted(tmp_path) == [1, 2]
+    assert streaming.progress.confirmed == streaming.progress.published == 2
