@@ -227,7 +227,7 @@ def test_an_unconfirmed_event_is_not_a_reason_to_talk(
         with connection, connection.cursor() as cursor:
             cursor.execute("insert into hazard (who) values ('A')")
             cursor.execute("select pg_current_wal_insert_lsn()")
-            before_commit = Lsn.parse(cursor.fetchone()[0])
+            (before_commit,) = (Lsn.parse(row[0]) for row in cursor)
 
         async def scenario() -> None:
             stream = await open_stream(
