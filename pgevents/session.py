@@ -1,4 +1,4 @@
-"""Opening the two ends of a pipeline: the sink a URL names, and the slot with its plug-in's decoder."""
+"""Opening the two ends of a pipeline: the sink that a URL names, and the slot."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -7,20 +7,19 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 from pkgutil import iter_modules
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import unquote
 
 import pgevents.sink
-from pgevents.decoder.pgoutput import PgoutputDecoder
-from pgevents.decoder.wal2json import Wal2jsonDecoder
 from pgevents.errors import ConfigError, PGEventsError, SourceUnavailable
 from pgevents.in_progress import Assembler, Foresee
 from pgevents.interfaces import Catalog, Decoder, Sink, SinkOptions, Source, State
 from pgevents.lsn import NOWHERE, Lsn
 from pgevents.park import ParkFile
 from pgevents.park import check as check_park
+from pgevents.plugin import decoder_of, has_quoted_numbers, plugin_options, streaming_options, with_known
 from pgevents.poison import Parking, Poison, Sieve
-from pgevents.postgres import Sql, quoted
+from pgevents.postgres import Sql
 from pgevents.routing import DEFAULT_TEMPLATE, RoutingKey, exchanges
 from pgevents.settings import Settings
 from pgevents.source.acknowledgement import Keep, forget
@@ -38,35 +37,12 @@ from pgevents.window import TABLE, Windows, place_of
 from pgevents.window_file import WindowFile
 from pgevents.window_table import WindowTable
 
-T = TypeVar("T")
-
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
 # One scheme of one module: what differs between them is in the URL.
 _TLS_SCHEMES = {"amqps": "amqp"}
 
-_WAL2JSON_OPTIONS = {
-    "format-version": "2",
-    "include-transaction": "1",
-    "include-xids": "1",
-    "include-timestamp": "1",
-    "include-lsn": "1",
-    "include-types": "0",
-    "include-type-oids": "1",
-    # From here on younger than wal2json 2.0; the server is asked without those it does not know.
-    "include-origin": "1",
-    "include-pk": "1",
-    "numeric-data-types-as-string": "1",
-}
-_OPTIONAL = (
-    *("numeric-data-types-as-string", "include-pk", "include-origin", "filter-origins"),
-    *("add-tables", "filter-tables", "actions"),
-)
-
 _ORIGINS = "select roident::int, roname from pg_catalog.pg_replication_origin"
-
-_PGOUTPUT_MESSAGES_SINCE = 140_000
-_STREAMING_SINCE = 140_000
 
 # What the transactions under way may take before the largest is sent. That much goes out in one piece, and others
 # wait for it: with 64 MB, the server's default, half a second, with this, the least there is, a few milliseconds.
@@ -212,7 +188,7 @@ async def open_stream(
     session = await in_thread(connect_session, dsn)
     try:
         _check_identity(session, identity)
-        options = plugin_options(session, plugin, publication)
+        options = plugin_options(plugin, publication, session.server_version)
         if plugin == "wal2json" and without_origins:
             options |= await in_thread(_origin_filter, dsn, without_origins)
         options |= push_down or {}
@@ -255,21 +231,6 @@ def _origin_filter(dsn: str, names: Sequence[str]) -> dict[str, str]:
     return {"filter-origins": ",".join(map(str, numbers))} if numbers else {}
 
 
-def streaming_options(plugin: str, server_version: int) -> dict[str, str]:
-    """What the plug-in is told to send large transactions while they run. Raises ConfigError where it cannot."""
-    if plugin != "pgoutput":
-        raise ConfigError(
-            f"streaming: the slot's plug-in is {plugin}, which sends transactions at their commit only",
-            hint="Leave streaming out, or make another slot: pgevents slot create --plugin pgoutput.",
-        )
-    if server_version < _STREAMING_SINCE:
-        raise ConfigError(
-            "streaming: this server is older than PostgreSQL 14, and sends transactions at their commit only",
-            hint="Leave streaming out.",
-        )
-    return {"proto_version": "2", "streaming": "on"}
-
-
 def _check_identity(session: Session, identity: str) -> None:
     if identity and session.identity != identity:
         raise SourceUnavailable(
@@ -285,37 +246,3 @@ def _start(session: Session, slot: str, plugin: str, options: dict[str, str], *,
         return start(session, slot=slot, plugin=plugin, options=options)
 
     return with_known(options, begin)
-
-
-def with_known(options: dict[str, str], begin: Callable[[], T]) -> T:
-    """What ``begin`` returns once the plug-in knows every option; one that is an error to it is taken out."""
-    while True:
-        try:
-            return begin()
-        except PGEventsError as error:
-            unknown = re.search(r'(?s)option "([a-z-]+)".* is unknown', str(error))
-            if unknown is None or unknown[1] not in _OPTIONAL or unknown[1] not in options:
-                raise
-            del options[unknown[1]]
-
-
-def has_quoted_numbers(options: Mapping[str, str]) -> bool:
-    """Whether wal2json prints numbers as strings, with every digit."""
-    return "numeric-data-types-as-string" in options
-
-
-def decoder_of(plugin: str, catalog: Catalog, *, quoted_numbers: bool, encoding: str) -> Decoder:
-    """A decoder of the plug-in's messages; ``encoding`` is the database's."""
-    if plugin == "wal2json":
-        return Wal2jsonDecoder(catalog, quoted=quoted_numbers, encoding=encoding)
-    return PgoutputDecoder(catalog)
-
-
-def plugin_options(session: Session, plugin: str, publication: str) -> dict[str, str]:
-    """What the plug-in is told, the same for a stream and for a look at the slot."""
-    if plugin == "wal2json":
-        return dict(_WAL2JSON_OPTIONS)
-    options = {"proto_version": "1", "publication_names": quoted(publication)}
-    if session.server_version >= _PGOUTPUT_MESSAGES_SINCE:
-        options["messages"] = "true"
-    return options

@@ -196,7 +196,8 @@ def chaos_row(storm: Json) -> list[str]:
     counted = [f"{storm[name]:,}" for name in CHAOS_COLUMNS]
     memory = "flat" if storm["rss_flat"] else "**not flat**"
     faults = f"{sum(storm['faults'].values()):,}"
-    return [str(storm["seed"]), storm["plugin"], f"{storm['seconds']:,.0f}", faults, *counted, memory]
+    plugin = storm["plugin"] + (", streaming" if storm.get("streaming") else "")
+    return [str(storm["seed"]), plugin, f"{storm['seconds']:,.0f}", faults, *counted, memory]
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pgevents.doctor.database import Database
 from pgevents.doctor.finding import Finding, ok, refusal, unseen, warning
 from pgevents.errors import ConfigError, PGEventsError, SlotInUse
-from pgevents.session import streaming_options
+from pgevents.plugin import streaming_options
 from pgevents.slot import SlotReport, check_slot, report
 
 OUR_NAME = "pgevents"

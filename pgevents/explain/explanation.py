@@ -16,10 +16,10 @@ from pgevents.gate import Gate
 from pgevents.look_ahead import Item, Numbered
 from pgevents.lsn import NOWHERE, Lsn
 from pgevents.mark import PREFIX
+from pgevents.plugin import decoder_of
 from pgevents.routing import MESSAGE_SCHEMA, Route
 from pgevents.row_filter import takes_operation
 from pgevents.rule import SkipRule
-from pgevents.session import decoder_of
 from pgevents.settings import Settings
 from pgevents.skip import Rulebook
 from pgevents.tally import Counts, Skipped, Summary

@@ -13,9 +13,9 @@ from pgevents.errors import SlotInUse
 from pgevents.explain.recording import Excerpt, Head
 from pgevents.fault import translated
 from pgevents.lsn import Lsn
+from pgevents.plugin import has_quoted_numbers, plugin_options, with_known
 from pgevents.postgres import Sql
 from pgevents.server import look
-from pgevents.session import has_quoted_numbers, plugin_options, with_known
 from pgevents.source.catalog import SqlCatalog
 from pgevents.source.connection import Session, connect_session
 from pgevents.wal import RawMessage
@@ -43,7 +43,7 @@ def peek(
         database, plugin = _check(dsn, slot, plugin)
         session = connect_session(dsn)
         with closing(session.connection), closing(SqlCatalog(dsn)) as catalog:
-            options = {**plugin_options(session, plugin, publication), **(push_down or {})}
+            options = {**plugin_options(plugin, publication, session.server_version), **(push_down or {})}
             first = with_known(options, lambda: _declare(session, slot, plugin, limit, options))
             head = Head(plugin, session.identity, database, session.encoding, has_quoted_numbers(options))
             yield Excerpt(head, catalog, _messages(session, slot, plugin, first))

@@ -14,7 +14,8 @@ import orjson
 from pgevents.errors import ConfigError
 from pgevents.interfaces import Catalog
 from pgevents.lsn import Lsn
-from pgevents.session import base_type, decoder_of
+from pgevents.plugin import decoder_of
+from pgevents.session import base_type
 from pgevents.wal import Change, Column, PgType, RawMessage, Relation, TableFacts, Truncate, WalItem
 
 VERSION = 1

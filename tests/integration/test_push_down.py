@@ -14,11 +14,11 @@ from psycopg2.extensions import make_dsn
 from pgevents.demo.postgres import Postgres
 from pgevents.errors import SourceError
 from pgevents.explain.peek import peek
+from pgevents.plugin import with_known
 from pgevents.postgres import quoted
 from pgevents.push_down import PushDown
 from pgevents.rule import Rules
 from pgevents.rules import parse_rules
-from pgevents.session import with_known
 from tests.integration.command import Command, Shop, pgevents, stored
 from tests.integration.streaming import Json, Recording, run
 from tests.integration.test_events_values import encoded

@@ -136,6 +136,7 @@ def test_a_long_run_is_one_row() -> None:
     )
     storm = {"seed": 7, "plugin": "wal2json", "seconds": 1800.4, "rss_flat": True, "faults": {"a": 2, "b": 3}}
 
-    *_, row = chaos_table([storm | counters]).splitlines()
+    *_, row, streamed = chaos_table([storm | counters, storm | counters | {"streaming": True}]).splitlines()
 
     assert row == "| 7 | wal2json | 1,800 | 5 |" + " 1,000 |" * 8 + " flat |"
+    assert streamed == row.replace("wal2json", "wal2json, streaming")
