@@ -4,12 +4,12 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache, partial
 
+from pgevents.assembler import Foresee
 from pgevents.encoder import Encoder
 from pgevents.filters import TableFilter
 from pgevents.foresight import Foresight
 from pgevents.format import CodecContext, open_codec
 from pgevents.gate import Gate
-from pgevents.in_progress import Foresee
 from pgevents.interfaces import Catalog, Codec, Sink
 from pgevents.lsn import NOWHERE, Lsn
 from pgevents.pipeline import Limits, Pipeline, Progress

@@ -1,9 +1,4 @@
-"""Transactions that pgoutput sends in pieces while they run, put together as if they had been sent at their commit.
-
-PostgreSQL hands transactions over in the order of their commits, and one of a million rows holds up all behind it
-for seconds. With ``streaming 'on'`` it sends what outgrows its memory as it is written, so that little is left to do
-at the commit. What comes before the commit goes into a spool, and on from there once the transaction has committed;
-what is certain to be dropped is only counted.
+"""A transaction that has not committed: what pgoutput sent of it so far, kept or counted.
 
 Source of every layout: PostgreSQL manual, "Logical Replication Message Formats", protocol version 2. Between Stream
 Start and Stream Stop every message but Origin has the xid of its (sub)transaction after its tag. A savepoint that is
@@ -15,18 +10,16 @@ something comes that stands in no savepoint: then all before it have ended, and 
 """
 
 import struct
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import count
 from typing import NamedTuple, Protocol
 
 from pgevents.decoder.pgoutput import parse_message, parse_relation_head
 from pgevents.errors import DecodeError, PiecesUnusable
 from pgevents.foresight import Foresight
-from pgevents.lsn import NOWHERE, Lsn
-from pgevents.wal import Outline, Passed, RawMessage, WalMessage
+from pgevents.lsn import Lsn
+from pgevents.wal import Outline, Passed, RawMessage
 
-_START, _STOP, _COMMIT, _ABORT = ord("S"), ord("E"), ord("c"), ord("A")
 _INSERT, _UPDATE, _DELETE, _MESSAGE = ord("I"), ord("U"), ord("D"), ord("M")
 _TRUNCATE, _RELATION, _TYPE, _ORIGIN = ord("T"), ord("R"), ord("Y"), ord("O")
 _OPERATIONS = {_INSERT: "insert", _UPDATE: "update", _DELETE: "delete"}
@@ -39,12 +32,6 @@ _PASSED = 0
 _u16 = struct.Struct("!H").unpack_from
 _u32 = struct.Struct("!I").unpack_from
 _pair = struct.Struct("!II").unpack_from
-_stream_commit = struct.Struct("!IBQQq").unpack
-_begin = struct.Struct("!QqI").pack
-_commit = struct.Struct("!BQQq").pack
-
-Foresee = Callable[[int], Foresight]
-"""Begins to look at a transaction, by its xid."""
 
 
 class Spool(Protocol):
@@ -57,98 +44,7 @@ class Spool(Protocol):
     def close(self) -> None: ...
 
 
-class Assembler:
-    """Takes the messages of protocol version 2 and gives those of version 1, and Passed for what was counted.
-
-    Of transactions that committed before ``watermark``, which are sent again, only the Relation messages go on.
-    """
-
-    def __init__(self, foresee: Foresee, new_spool: Callable[[], Spool], watermark: Lsn = NOWHERE) -> None:
-        self._watermark = watermark
-        self._foresee = foresee
-        self._new_spool = new_spool
-        self._transactions: dict[int, _InProgress] = {}
-        self._current: _InProgress | None = None
-        self._relations: dict[int, _Arrived] = {}
-        self._arrivals = count()
-
-    def feed(self, messages: Iterable[WalMessage]) -> Generator[WalMessage | None]:
-        """What goes on now that ``messages`` have come; None for what was rolled back, of which there may be a lot.
-
-        Raises DecodeError, and PiecesUnusable for a transaction that has committed.
-        """
-        for message in messages:
-            if type(message) is not RawMessage:
-                yield message
-                continue
-            try:
-                if self._current is None:
-                    yield from self._outside(message)
-                elif message.payload[0] == _STOP:
-                    self._current = None
-                else:
-                    self._current.take(message)
-            except (IndexError, KeyError, struct.error, ValueError):
-                # The cause is cut off: a UnicodeDecodeError carries the row's bytes.
-                raise _malformed(message, "it does not have its documented layout") from None
-
-    def close(self) -> None:
-        for transaction in self._transactions.values():
-            transaction.spool.close()
-
-    def _outside(self, message: RawMessage) -> Iterator[WalMessage | None]:
-        payload = message.payload
-        tag = payload[0]
-        if tag == _START:
-            self._start(_u32(payload, 1)[0])
-        elif tag == _COMMIT:
-            yield from self._commit(message)
-        elif tag == _ABORT:
-            self._abort(*_pair(payload, 1))
-        else:
-            if tag == _RELATION:
-                self._relations[_u32(payload, 1)[0]] = _Arrived(next(self._arrivals), payload)
-            yield message
-
-    def _start(self, xid: int) -> None:
-        if xid not in self._transactions:
-            self._transactions[xid] = _InProgress(xid, self._foresee(xid), self._new_spool(), self._arrivals)
-        self._current = self._transactions[xid]
-        self._current.look_again()
-
-    def _abort(self, xid: int, subxid: int) -> None:
-        if xid == subxid:
-            self._transactions.pop(xid).spool.close()
-        else:
-            self._transactions[xid].roll_back(subxid)
-
-    def _commit(self, message: RawMessage) -> Iterator[WalMessage | None]:
-        xid, flags, commit_lsn, end_lsn, time = _stream_commit(message.payload[1:])
-        transaction = self._transactions.pop(xid)
-        is_resent = commit_lsn < self._watermark
-        try:
-            if not is_resent:
-                transaction.finish(Lsn(end_lsn))
-            yield RawMessage(commit_lsn, b"B" + _begin(commit_lsn, time, xid))
-            if transaction.origin:
-                yield RawMessage(commit_lsn, transaction.origin)
-            yield from transaction.relations() if is_resent else transaction.messages()
-            yield from self._newer(transaction)
-            yield RawMessage(message.lsn, b"C" + _commit(flags, commit_lsn, end_lsn, time))
-        finally:
-            transaction.spool.close()
-
-    def _newer(self, transaction: "_InProgress") -> Iterator[RawMessage]:
-        """Relations that came after those of the transaction, which has just repeated its own."""
-        for oid, arrived in transaction.arrived.items():
-            latest = self._relations.get(oid, arrived)
-            if latest.number > arrived.number:
-                yield RawMessage(0, latest.payload)
-            else:
-                self._relations[oid] = arrived
-
-
-class _Arrived(NamedTuple):
+class Arrived(NamedTuple):
     """A Relation message as version 1 has it, and its place among all of them."""
 
     number: int
@@ -156,7 +52,7 @@ class _Arrived(NamedTuple):
 
 
 @dataclass(slots=True)
-class _InProgress:
+class InProgress:
     """One transaction that has not committed. ``torn`` is why what was sent of it cannot be used."""
 
     xid: int
@@ -164,7 +60,7 @@ class _InProgress:
     spool: Spool
     arrivals: Iterator[int]
     origin: bytes = b""
-    arrived: dict[int, _Arrived] = field(default_factory=dict)
+    arrived: dict[int, Arrived] = field(default_factory=dict)
     torn: PiecesUnusable | None = None
     _rolled_back: set[int] = field(default_factory=set)
     _is_unclear: bool = False
@@ -191,7 +87,7 @@ class _InProgress:
         elif tag in (_MESSAGE, _TRUNCATE):
             self._heard(message)
         else:
-            raise _malformed(message, "an unknown kind of message")
+            raise malformed(message, "an unknown kind of message")
 
     def look_again(self) -> None:
         """What is certain may have changed with the windows."""
@@ -253,7 +149,7 @@ class _InProgress:
             oid, schema, name, at = parse_relation_head(payload[1:])
             self._put_down()
             self._relations[oid] = (schema, name, _u16(payload, at + 2)[0])
-            self.arrived[oid] = _Arrived(next(self.arrivals), payload)
+            self.arrived[oid] = Arrived(next(self.arrivals), payload)
         self._keep(message, self.xid)
 
     def _heard(self, message: RawMessage) -> None:
@@ -306,5 +202,5 @@ def _passed_of(entry: bytes) -> Passed:
     return Passed(Outline(op, schema, table), int(rows))
 
 
-def _malformed(message: RawMessage, reason: str) -> DecodeError:
+def malformed(message: RawMessage, reason: str) -> DecodeError:
     return DecodeError(reason, lsn=message.lsn, tag=chr(message.payload[0]) if message.payload else "")

@@ -11,8 +11,8 @@ from typing import Any
 from urllib.parse import unquote
 
 import pgevents.sink
+from pgevents.assembler import Assembler, Foresee
 from pgevents.errors import ConfigError, PGEventsError, SourceUnavailable
-from pgevents.in_progress import Assembler, Foresee
 from pgevents.interfaces import Catalog, Decoder, Sink, SinkOptions, Source, State
 from pgevents.lsn import NOWHERE, Lsn
 from pgevents.park import ParkFile

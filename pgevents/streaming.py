@@ -5,10 +5,10 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from pgevents.assembler import Foresee
 from pgevents.assembly import foresee_of, pipeline_of
 from pgevents.errors import ConfigError, PiecesUnusable, PublishRejected, SlotMissing, SourceDegraded, Unroutable
 from pgevents.gate import Gate
-from pgevents.in_progress import Foresee
 from pgevents.interfaces import Sink, State
 from pgevents.lsn import NOWHERE, Lsn
 from pgevents.mask import mask_dsn

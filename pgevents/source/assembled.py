@@ -2,8 +2,8 @@
 
 import asyncio
 
+from pgevents.assembler import Assembler
 from pgevents.errors import PGEventsError
-from pgevents.in_progress import Assembler
 from pgevents.interfaces import Source
 from pgevents.lsn import Lsn
 from pgevents.source.replication import DRAIN_BYTES, DRAIN_MESSAGES

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from pgevents.assembler import Assembler
 from pgevents.decoder.pgoutput import PgoutputDecoder
 from pgevents.errors import DecodeError, PiecesUnusable, SourceUnavailable
 from pgevents.filters import TableFilter
 from pgevents.foresight import Foresight
 from pgevents.gate import Gate
-from pgevents.in_progress import Assembler
 from pgevents.look_ahead import Item
 from pgevents.lsn import NOWHERE, Lsn
 from pgevents.mark import PREFIX
