@@ -5,13 +5,13 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from pgevents.announcement import banner, log_pushed, warn_of_losses
 from pgevents.assembler import Foresee
 from pgevents.assembly import foresee_of, pipeline_of
 from pgevents.errors import ConfigError, PiecesUnusable, PublishRejected, SlotMissing, SourceDegraded, Unroutable
 from pgevents.gate import Gate
 from pgevents.interfaces import Sink, State
 from pgevents.lsn import NOWHERE, Lsn
-from pgevents.mask import mask_dsn
 from pgevents.pipeline import Pipeline, Progress
 from pgevents.poison import Poison
 from pgevents.postgres import Sql
@@ -26,7 +26,6 @@ from pgevents.start import Kept, Wish, prepare, recheck, resume
 from pgevents.table import streamable
 from pgevents.tally import Counts
 from pgevents.thread import in_thread
-from pgevents.version import VERSION
 from pgevents.window import Windows
 
 logger = logging.getLogger(__name__)
@@ -143,7 +142,7 @@ class Streaming:
             raise
         try:
             await in_thread(recheck, self.settings.dsn, kept)
-            self._announce(opened, report, sink)
+            self._announce(opened, report, kept, sink)
             self.is_open = self.has_streamed = True
             pipeline = pipeline_of(
                 self.settings,
@@ -173,7 +172,7 @@ class Streaming:
                 watching.result()
         finally:
             watching.cancel()
-            _say_resent(pipeline.gate.resent, report)
+            _log_resent(pipeline.gate.resent, report.slot)
 
     async def _watch_windows(self, gate: Gate) -> None:
         while True:
@@ -251,7 +250,10 @@ class Streaming:
             push_down=wish.options,
             foresee=self._foresee(),
         )
-        self._say_pushed(wish.taken(opened.options))
+        pushed = wish.taken(opened.options)
+        if pushed != self.pushed:
+            log_pushed(pushed)
+            self.pushed = pushed
         return opened
 
     def _foresee(self) -> Foresee | None:
@@ -266,73 +268,21 @@ class Streaming:
         with Sql(self.settings.dsn) as sql:
             return push_down(self.settings, streamable(sql), plugin=plugin, has_windows=bool(self.book.windows))
 
-    def _say_pushed(self, pushed: PushDown) -> None:
-        if pushed != self.pushed:
-            self.pushed = pushed
-            for sentence in pushed.pushed.values():
-                logger.info("pushed down to wal2json", extra={"rule": sentence})
-            for sentence in pushed.kept:
-                logger.info("not pushed down", extra={"rule": sentence})
-
-    def _announce(self, opened: Stream, report: SlotReport, sink: Sink) -> None:
+    def _announce(self, opened: Stream, report: SlotReport, kept: Kept, sink: Sink) -> None:
         if self.has_streamed:
             logger.info("streaming again", extra={"slot": report.slot, "lsn": report.confirmed_flush_lsn})
             return
-        self._banner(report, sink)
+        for line in banner(self.settings, report, kept, sink, windows=len(self.book.windows), dry_run=self.dry_run):
+            self.say(line)
         warn_of_losses(opened, report)
 
-    def _banner(self, report: SlotReport, sink: Sink) -> None:
-        reason = f" ({'; '.join(report.notes)})" if report.notes else ""
-        self.say(f"pgevents {VERSION}")
-        self.say(
-            f"  source   {mask_dsn(self.settings.dsn) or 'from the PG* environment'}, database {report.database}"
-        )
-        how = ", streaming" if self.settings.streaming else ""
-        self.say(f"  slot     {report.slot} at {report.confirmed_flush_lsn}, plug-in {report.plugin}{how}{reason}")
-        is_new = self.kept is not None and self.kept.is_new
-        self.say(f"  state    {self.state}{', a watermark begins' if is_new else ''}")
-        self.say(f"  sink     {sink}{', dry run: the slot does not move' if self.dry_run else ''}")
-        if rules := _counted(self.settings.rules, windows=len(self.book.windows)):
-            self.say(f"  rules    {rules}")
-        self.say("Ready. Ctrl-C stops once everything read is confirmed.")
 
-
-def _counted(rules: Rules, *, windows: int) -> str:
-    """How many rules there are of each kind; empty where there is none."""
-    counts = {
-        "skip": len(rules.skip),
-        "skip window added": windows,
-        "filter": len(rules.filter),
-        "columns": len(rules.columns),
-        "route": len(rules.route),
-    }
-    return ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
-
-
-def _say_resent(count: int, report: SlotReport) -> None:
+def _log_resent(count: int, slot: str) -> None:
     if count:
         logger.info(
             "the server sent again what was confirmed before; it was not published again",
-            extra={"slot": report.slot, "transactions": count},
+            extra={"slot": slot, "transactions": count},
         )
-
-
-def warn_of_losses(opened: Stream, report: SlotReport) -> None:
-    """Say what the plug-in would leave out or print otherwise, before any of it is lost in silence."""
-    if report.keyless_tables:
-        logger.warning(
-            "wal2json leaves out updates and deletes of tables without a primary key or replica identity",
-            extra={"tables": len(report.keyless_tables), "such_as": _some(report.keyless_tables)},
-        )
-    if report.inexact_columns and not opened.is_exact:
-        logger.warning(
-            "this wal2json prints NaN and the infinities as null; 2.6 and pgoutput do not",
-            extra={"columns": len(report.inexact_columns), "such_as": _some(report.inexact_columns)},
-        )
-
-
-def _some(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:3])
 
 
 def resolve_lsn(dsn: str, text: str) -> Lsn:
