@@ -5,25 +5,22 @@ that outgrows that goes on as it is, and nothing stops it any more but a window 
 """
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Sequence
 
 from pgevents.event import Lane, Transaction
+from pgevents.evidence import GONE, Evidence
 from pgevents.look_ahead import Item, LookAhead, Numbered
 from pgevents.lsn import NOWHERE
 from pgevents.mark import PREFIX, MalformedMark, parse_mark
 from pgevents.rule import Action, SkipRule
 from pgevents.skip import Rulebook, Ruling
-from pgevents.tally import Counts, Digest, Skipped
+from pgevents.tally import Counts
 from pgevents.wal import Begin, Change, LogicalMessage, Outline, Relation
 
 logger = logging.getLogger(__name__)
 
 MAX_HELD_BYTES = 64 * 2**20
 _MOST_TABLES = 10_000
-
-GONE = frozenset({Action.DROP, Action.SUMMARISE})
-_RECORDED = frozenset({Action.DROP, Action.SUMMARISE, Action.PARK})
 
 _NOT_BEGUN = Begin(0, NOWHERE, "")
 _NO_TRANSACTION = Transaction("", None, "", None, 0, None)
@@ -68,10 +65,7 @@ class Sift:
         self._windows = self.book.windows
         self._ahead = LookAhead()
         self._covered: dict[Outline, bool] = {}
-        self._tally: Counter[Outline] = Counter()
-        self._digests: dict[tuple[str, str], Digest] = {}
-        self._records: list[Item] = []
-        self._from_seq = 0
+        self._evidence = Evidence()
         self._is_open = not self.book.looks_ahead
         self._ruling = None
         self._aside = transaction
@@ -99,7 +93,7 @@ class Sift:
             return True
         if not (self.is_dropping and self._covers(outline)):
             return False
-        self._add(outline, seq, rows)
+        self._evidence.add(outline, seq, rows)
         return True
 
     def look_again(self) -> Sequence[Numbered]:
@@ -118,7 +112,7 @@ class Sift:
             return ()
         passed = [*self.look_again(), *self._ahead.release()]
         self._close_record()
-        records = [(each, self._transaction, number) for number, each in enumerate(self._records)]
+        records = [(each, self._transaction, number) for number, each in enumerate(self._evidence.records)]
         return [*passed, *records]
 
     def _take(self, numbered: Numbered) -> Sequence[Numbered]:
@@ -225,19 +219,15 @@ class Sift:
         outline = self._outline(item)
         if self._ruling is None or not self._covers(outline):
             return (numbered,)
-        self._add(outline, seq)
+        self._evidence.add(outline, seq)
         match self._ruling.action:
             case Action.PUBLISH:
                 return (numbered,)
             case Action.SLOW_LANE | Action.PARK:
                 return ((item, self._aside, seq),)
             case Action.SUMMARISE:
-                self._digest(item)
+                self._evidence.digest(item)
         return ()
-
-    def _add(self, outline: Outline, seq: int, rows: int = 1) -> None:
-        self._tally[outline] += rows
-        self._from_seq = self._from_seq or seq
 
     def _covers(self, outline: Outline) -> bool:
         covered = self._covered.get(outline)
@@ -263,61 +253,9 @@ class Sift:
             outline = self._outlines[op, relation] = Outline(op, relation.schema, relation.name)
             return outline
 
-    def _digest(self, item: Item) -> None:
-        match item:
-            case Change(relation=relation):
-                self._digest_of(relation).add(item)
-            case Relation():
-                self._digest_of(item).truncated()
-
-    def _digest_of(self, relation: Relation) -> Digest:
-        name = (relation.schema, relation.name)
-        if name not in self._digests:
-            self._digests[name] = Digest(relation)
-        return self._digests[name]
-
     def _close_record(self) -> None:
-        """What the ruling so far took is written down: the transaction has ended, or another ruling takes over."""
-        ruling, tally = self._ruling, self._tally
-        if ruling is None or not (tally or ruling.rule.marked):
-            return
-        if not tally:
-            logger.warning(
-                "a mark names tables in which nothing was changed",
-                extra={"xid": self._begin.xid, "reason": ruling.reason, "by": ruling.by},
-            )
-        self._log(ruling)
-        if ruling.action in _RECORDED:
-            self._counts.skipped(ruling.rule.name, tally.total())
-            self._records.append(
-                Skipped(
-                    ruling.rule.name,
-                    ruling.action,
-                    ruling.reason,
-                    ruling.by,
-                    ruling.application,
-                    dict(tally),
-                    self._from_seq,
-                )
-            )
-        self._records += [digest.summary() for digest in self._digests.values()]
-        self._tally, self._digests, self._from_seq = Counter(), {}, 0
-
-    def _log(self, ruling: Ruling) -> None:
-        rows = {f"{o.schema}.{o.table} {o.op}" if o.table else o.op: n for o, n in self._tally.items()}
-        logger.info(
-            "transaction skipped" if ruling.action in GONE else "transaction ruled",
-            extra={
-                "rule": ruling.rule.name,
-                "action": str(ruling.action),
-                "reason": ruling.reason,
-                "xid": self._begin.xid,
-                "lsn": str(self._begin.commit_lsn),
-                "by": ruling.by,
-                "rows": rows,
-                "from_seq": self._from_seq,
-            },
-        )
+        if self._ruling is not None:
+            self._evidence.close(self._ruling, self._begin, self._counts)
 
 
 def _table_of(item: Item) -> tuple[str, str] | None:
