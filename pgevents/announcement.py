@@ -49,12 +49,12 @@ def warn_of_losses(opened: Stream, report: SlotReport) -> None:
     if report.keyless_tables:
         logger.warning(
             "wal2json leaves out updates and deletes of tables without a primary key or replica identity",
-            extra={"tables": len(report.keyless_tables), "such_as": _some(report.keyless_tables)},
+            extra={"tables": len(report.keyless_tables), "such_as": _such_as(report.keyless_tables)},
         )
     if report.inexact_columns and not opened.is_exact:
         logger.warning(
             "this wal2json prints NaN and the infinities as null; 2.6 and pgoutput do not",
-            extra={"columns": len(report.inexact_columns), "such_as": _some(report.inexact_columns)},
+            extra={"columns": len(report.inexact_columns), "such_as": _such_as(report.inexact_columns)},
         )
 
 
@@ -66,5 +66,5 @@ def log_pushed(pushed: PushDown) -> None:
         logger.info("not pushed down", extra={"rule": sentence})
 
 
-def _some(names: tuple[str, ...]) -> str:
+def _such_as(names: tuple[str, ...]) -> str:
     return ", ".join(names[:3])

@@ -15,9 +15,7 @@ from pgevents.rule_catalog import PARTITIONED, Table, enums, origins, tables
 from pgevents.rule_mistake import noted, place, refuse, settled
 from pgevents.rule_warning import warnings_of, wordless
 from pgevents.settings import Settings
-from pgevents.spelling import nearest
-
-_SHOWN = 3
+from pgevents.spelling import nearest, some
 
 Finding = str | ConfigError
 """A warning, or a mistake."""
@@ -121,7 +119,7 @@ class Check:
         if rule.unchanged and "update" in rule.operations and lacking:
             yield (
                 f"{place('filter', rule.name)}: drop_unchanged: an update that changes nothing is published all the "
-                f"same where the old row is not sent, as of {_some(lacking)}: {lacking[0].full_identity}"
+                f"same where the old row is not sent, as of {some(lacking)}: {lacking[0].full_identity}"
             )
 
     def condition(self, kind: str, rule: FilterRule | RouteRule) -> Iterator[Finding]:
@@ -136,7 +134,7 @@ class Check:
             except ConfigError as error:
                 unfit[str(error), error.hint].append(table)
         for (what, hint), each in unfit.items():
-            yield ConfigError(f"{where}: {_some(each)}: {what}", hint=hint)
+            yield ConfigError(f"{where}: {some(each)}: {what}", hint=hint)
         yield from _unsent_old(where, rule, rule.when, matching)
         yield from _unsent_new(where, rule, rule.when, matching)
 
@@ -148,7 +146,7 @@ class Check:
             uncut = [table for table in matching if name in table.types and name not in table.texts]
             if uncut:
                 yield ConfigError(
-                    f"{where}: truncate: {name} of {_some(uncut)} is not text", hint="Mask, hash or exclude it."
+                    f"{where}: truncate: {name} of {some(uncut)} is not text", hint="Mask, hash or exclude it."
                 )
 
     def keys(self, rules: Sequence[ColumnRule]) -> Iterator[Finding]:
@@ -159,7 +157,7 @@ class Check:
                 if objection.reason == OF_KEY:
                     found[objection].append(table)
         for each, where in found.items():
-            what = f"{each.column} {each.reason} of {_some(where)}"
+            what = f"{each.column} {each.reason} of {some(where)}"
             yield ConfigError(f"{place('columns', each.rule)}: {each.key}: {what}", hint=each.hint)
 
     def _matching(self, patterns: TableFilter) -> list[Table]:
@@ -182,7 +180,7 @@ def _unsent_old(
     # Of a partitioned table it is the partitions that say what is sent.
     plain = [table for table in lacking if table.kind != PARTITIONED] if rule.on_missing is Missing.STOP else []
     first = (plain or lacking)[0]
-    what = f"{where}: PostgreSQL does not send old.{min(asked - first.sent)} of {_some(plain or lacking)}"
+    what = f"{where}: PostgreSQL does not send old.{min(asked - first.sent)} of {some(plain or lacking)}"
     if plain:
         hint = f"{first.full_identity}; or say with on_missing what is to become of such changes."
         yield ConfigError(what, hint=hint)
@@ -199,7 +197,7 @@ def _unsent_new(
     if lacking and rule.on_missing is Missing.STOP and "update" in rule.operations:
         column = min(asked & lacking[0].toastable)
         yield (
-            f"{where}: the stream will stop at an update of {_some(lacking)} that leaves a large {column} as it is, "
+            f"{where}: the stream will stop at an update of {some(lacking)} that leaves a large {column} as it is, "
             f"which is not sent: {lacking[0].full_identity}; or say with on_missing what is to become of it"
         )
 
@@ -220,9 +218,3 @@ def _unknown_columns(
             tables = str(matching[0]) if len(matching) == 1 else f"any of the {len(matching)} tables it matches"
             said = f"{nearest(column, known)} {hint}".strip()
             yield ConfigError(f"{where}: there is no column {column} in {tables}", hint=said)
-
-
-def _some(tables: Iterable[Table]) -> str:
-    every = list(map(str, tables))
-    more = f" and {len(every) - _SHOWN} more" if len(every) > _SHOWN else ""
-    return ", ".join(every[:_SHOWN]) + more

@@ -10,8 +10,7 @@ from pgevents.doctor.finding import Finding, Level, ok, unseen, warning
 from pgevents.doctor.management import NotSeenError
 from pgevents.doctor.route import Destination, unrouted
 from pgevents.sink.amqp.url import SHORT_STRING_BYTES
-
-_SHOWN = 3
+from pgevents.spelling import some
 
 
 def check_keys(broker: Broker) -> Iterator[Finding]:
@@ -65,7 +64,7 @@ def _lost(broker: Broker, use: Use, exchange: str, keys: Sequence[str]) -> Findi
     return warning(
         "bindings",
         use.what,
-        f"no queue is bound for {_some(keys)}: of what is skipped nothing is left but a line in the log",
+        f"no queue is bound for {some(keys)}: of what is skipped nothing is left but a line in the log",
         fix=_command(broker, exchange, keys),
     )
 
@@ -81,13 +80,8 @@ def _needed(broker: Broker, use: Use, exchange: str, keys: Sequence[str]) -> Fin
             outcome = "such events are parked in a file"
         case _:
             outcome = "the stream holds at the first such event until one is"
-    problem = f"no queue is bound for {_some(keys)}: {outcome}"
+    problem = f"no queue is bound for {some(keys)}: {outcome}"
     return Finding("bindings", level, use.what, problem, _command(broker, exchange, keys))
-
-
-def _some(keys: Sequence[str]) -> str:
-    more = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
-    return ", ".join(keys[:_SHOWN]) + more
 
 
 def _command(broker: Broker, exchange: str, keys: Sequence[str]) -> str:

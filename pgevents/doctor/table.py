@@ -8,9 +8,8 @@ from pgevents.doctor.finding import Finding, fatal, ok, refusal, warning
 from pgevents.doctor.relation import Relation
 from pgevents.errors import ConfigError
 from pgevents.filters import TableFilter
+from pgevents.spelling import some
 from pgevents.table import check_patterns
-
-_SHOWN = 3
 
 
 def check_each_pattern(database: Database) -> Iterator[Finding]:
@@ -98,7 +97,7 @@ def check_toast(database: Database) -> Iterator[Finding]:
             yield warning(
                 "large values",
                 str(relation),
-                f"an update that leaves a large value of {_some(relation.toastable)} as it is comes without it: the "
+                f"an update that leaves a large value of {some(relation.toastable)} as it is comes without it: the "
                 "event names the column in `missing`",
                 fix="REPLICA IDENTITY FULL has it sent, at the price of more WAL.",
                 sql=(f"ALTER TABLE {relation.sql} REPLICA IDENTITY FULL",),
@@ -118,7 +117,7 @@ def check_inexact(database: Database) -> Iterator[Finding]:
         yield warning(
             "values",
             str(relation),
-            f"{which} NaN and the infinities of {_some(relation.inexact)} as null",
+            f"{which} NaN and the infinities of {some(relation.inexact)} as null",
             fix="Update wal2json to 2.6, or stream from a slot of pgoutput.",
         )
 
@@ -131,7 +130,7 @@ def check_generated(database: Database) -> Iterator[Finding]:
             yield warning(
                 "generated columns",
                 str(relation),
-                f"events are without {_some(relation.generated)}",
+                f"events are without {some(relation.generated)}",
                 fix="Compute it again where it is needed, or make it an ordinary column that a trigger fills.",
             )
     if not found:
@@ -151,16 +150,11 @@ def check_partitions(database: Database) -> Iterator[Finding]:
         yield fatal(
             "partitions",
             root,
-            f"rows of it arrive as {_some(tuple(dict.fromkeys(names)))}, which no --table matches: they are left out",
+            f"rows of it arrive as {some(tuple(dict.fromkeys(names)))}, which no --table matches: they are left out",
             fix="Add a pattern that matches that name as well.",
         )
     if not lost:
         yield ok("partitions", "none is left out by its name")
-
-
-def _some(names: tuple[str, ...]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
 
 
 CHECKS = (
