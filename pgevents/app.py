@@ -39,6 +39,7 @@ async def stream(settings: Settings, *, until: str | None, dry_run: bool, say: S
     finally:
         streaming.windows.close()
         done = streaming.progress
+        streaming.log_counts()
         if streaming.has_streamed:
             acknowledged = "nothing" if dry_run else done.acknowledged
             count = streaming.poison.parked

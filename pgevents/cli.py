@@ -19,7 +19,7 @@ from pgevents.publication_command import publication
 from pgevents.route_command import route
 from pgevents.settings import Settings
 from pgevents.skip_command import skip
-from pgevents.terminal import as_text, complain, say, settings_of
+from pgevents.terminal import as_text, complain, output_watched, say, settings_of
 
 if TYPE_CHECKING:
     from pgevents.slot import SlotReport
@@ -31,7 +31,8 @@ EXIT_INTERRUPTED = 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; what went wrong is on standard error."""
     try:
-        outcome = commands.main(arguments, "pgevents", standalone_mode=False)
+        with output_watched():
+            outcome = commands.main(arguments, "pgevents", standalone_mode=False)
     except PGEventsError as error:
         complain(error)
         return error.exit_code

@@ -136,20 +136,21 @@ def _check_sink(url: str) -> None:
 
 def _check_database(resolution: Resolution) -> tuple[list[str], "PushDown | None"]:
     """The warnings, and what is pushed down where that is asked for."""
+    from pgevents.plugin import left_out
     from pgevents.postgres import Sql
-    from pgevents.push_down import push_down
+    from pgevents.push_down import is_asked_for
     from pgevents.rule_check import check_rules
     from pgevents.server import look
     from pgevents.session import open_windows
-    from pgevents.table import check_patterns, streamable
+    from pgevents.table import check_patterns
 
     settings = resolution.settings
     with Sql(settings.dsn) as sql:
         look(sql)  # also where nothing else asks: what is said below is about this database
         check_patterns(sql, settings.tables)
         warnings = check_rules(sql, settings)
-        if not settings.push_down:
+        if not is_asked_for(settings):
             return warnings, None
         with closing(open_windows(settings)) as windows:
             has_windows = bool(windows.load())
-        return warnings, push_down(settings, streamable(sql), plugin=settings.plugin, has_windows=has_windows)
+        return warnings, left_out(sql, settings, plugin=settings.plugin, has_windows=has_windows)

@@ -48,12 +48,14 @@ class Evidence:
             return
         if not self._tally:
             logger.warning(
-                "a mark names tables in which nothing was changed",
+                "a mark names tables in which nothing was changed"
+                if ruling.tables
+                else "a marked transaction changed nothing that is streamed",
                 extra={"xid": begin.xid, "reason": ruling.reason, "by": ruling.by},
             )
         self._log(ruling, begin)
         if ruling.action in _RECORDED:
-            counts.skipped(ruling.rule.name, self._tally.total())
+            counts.skipped(ruling.rule.name, sum(n for outline, n in self._tally.items() if outline.op != "message"))
             self.records.append(self._record(ruling))
         self.records += [digest.summary() for digest in self._digests.values()]
         self._clear()

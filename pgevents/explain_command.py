@@ -129,22 +129,24 @@ def _peek(resolution: Resolution, limit: int) -> Iterator["Excerpt"]:
         plugin=settings.plugin,
         publication=settings.publication,
         limit=limit,
-        push_down=_pushed_down(settings) if settings.push_down else None,
+        push_down=_pushed_down(settings),
     ) as excerpt:
         yield excerpt
 
 
 def _pushed_down(settings: "Settings") -> Mapping[str, str]:
     """The options with which a stream would read the slot, each said: what wal2json leaves out is not explained."""
+    from pgevents.plugin import left_out
     from pgevents.postgres import Sql
-    from pgevents.push_down import push_down
+    from pgevents.push_down import is_asked_for
     from pgevents.session import open_windows
     from pgevents.slot import report
-    from pgevents.table import streamable
 
+    if not is_asked_for(settings):
+        return {}
     with Sql(settings.dsn) as sql, closing(open_windows(settings)) as windows:
         plugin, has_windows = report(sql, settings.slot).plugin, bool(windows.load())
-        pushed = push_down(settings, streamable(sql), plugin=plugin, has_windows=has_windows)
+        pushed = left_out(sql, settings, plugin=plugin, has_windows=has_windows)
     for line in pushed.lines():
         say(line)
     return pushed.options

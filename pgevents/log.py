@@ -14,7 +14,7 @@ from typing import Any, Literal, TextIO
 from pgevents.mask import mask_dsn
 
 _OWN_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-_PLAIN = re.compile(r"[^\s\"=\\\x00-\x1f\x7f]+")
+_PLAIN = re.compile(r"[^\s\"=\\]+")
 _COLOURS = {logging.DEBUG: "2", logging.WARNING: "33", logging.ERROR: "31", logging.CRITICAL: "31"}
 
 
@@ -73,10 +73,11 @@ class JsonFormatter(logging.Formatter):
 
 
 def one_line(text: str) -> str:
-    """The text without control characters: a line break would forge a second line."""
+    """The text with escapes for what cannot be printed: a line break of any kind would forge a second line."""
     return "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in text)
 
 
 def _written(value: Any) -> str:
     text = str(value)
-    return text if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
+    is_plain = _PLAIN.fullmatch(text) and text.isprintable()
+    return text if is_plain else one_line(json.dumps(text, ensure_ascii=False))

@@ -42,6 +42,11 @@ class LookAhead:
         return held
 
 
+def rows_held(room: int, *, columns: int) -> int:
+    """How many inserts of such rows there is room for, if all that they hold is empty."""
+    return room // (CHANGE_BYTES + VALUE_BYTES * columns)
+
+
 def memory_of(item: Item) -> int:
     """About how many bytes a change takes while it is held, whichever plug-in it came from."""
     if isinstance(item, LogicalMessage):

@@ -8,7 +8,11 @@ from pgevents.decoder.pgoutput import PgoutputDecoder
 from pgevents.decoder.wal2json import Wal2jsonDecoder
 from pgevents.errors import ConfigError, PGEventsError
 from pgevents.interfaces import Catalog, Decoder
-from pgevents.postgres import quoted
+from pgevents.postgres import Sql, quoted
+from pgevents.push_down import PushDown, is_asked_for, push_down
+from pgevents.rule_catalog import origins
+from pgevents.settings import Settings
+from pgevents.table import streamable
 
 T = TypeVar("T")
 
@@ -42,6 +46,13 @@ def plugin_options(plugin: str, publication: str, server_version: int) -> dict[s
     if server_version >= _PGOUTPUT_MESSAGES_SINCE:
         options["messages"] = "true"
     return options
+
+
+def left_out(sql: Sql, settings: Settings, *, plugin: str, has_windows: bool) -> PushDown:
+    """What a slot of ``plugin`` is to leave out, by the tables and origins there are. Blocks; raises SourceError."""
+    if not is_asked_for(settings):
+        return PushDown()
+    return push_down(settings, streamable(sql), origins(sql), plugin=plugin, has_windows=has_windows)
 
 
 def streaming_options(plugin: str, server_version: int) -> dict[str, str]:

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pgevents.errors import ConfigError, PrivilegeError
+from pgevents.errors import ConfigError, PrivilegeError, SourceError, SourceRefused
 from pgevents.flags import AS_JSON, Commands, takes
+from pgevents.log import one_line
 from pgevents.settings import Settings
 from pgevents.terminal import as_text, say, settings_of
 
@@ -102,3 +103,18 @@ def _run(sql: "Sql", name: str, made: "Plan") -> None:
             hint=f"Ask the owner of the tables and of the publication, or a superuser, to run: "
             f"BEGIN; {'; '.join(made.statements)}; COMMIT;",
         ) from error
+    except SourceError as error:
+        if error.transient or error.alert:
+            raise
+        raise SourceRefused(
+            f"PostgreSQL refuses publication {name} as it is planned: {error}{_detail(error)}",
+            hint="Nothing was changed, and the stream applies every rule by itself. pgevents publication plan prints "
+            "the SQL: take out what is refused, and run the rest.",
+        ) from error
+
+
+def _detail(error: SourceError) -> str:
+    """What PostgreSQL says besides its sentence."""
+    diagnosis = getattr(error.__cause__, "diag", None)
+    detail = diagnosis.message_detail if diagnosis else None
+    return f" ({one_line(detail)})" if detail else ""

@@ -7,21 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pgevents.columns import FIRST_USER_OID, verdict_of
-from pgevents.condition import Condition
+from pgevents.columns import verdict_of
+from pgevents.condition import Condition, Unfit
 from pgevents.filters import TableFilter
 from pgevents.log import one_line
 from pgevents.postgres import PINNED_SETTINGS, quoted
+from pgevents.publication_filter import BY_IDENTITY, CLAUSES_SINCE, OPERATIONS, matching, row_filter, taken
 from pgevents.rule import FilterRule, RouteRule
 from pgevents.rule_catalog import PARTITIONED, Table
 from pgevents.settings import Settings
-
-CLAUSES_SINCE = 150_000
-"""The version of the server from which on a publication has row filters and column lists."""
-
-# In the order in which PostgreSQL's manual has them. Logical messages are sent whatever the publication says.
-OPERATIONS = ("insert", "update", "delete", "truncate")
-_BY_IDENTITY = frozenset({"update", "delete"})
 
 # PostgreSQL reads the literals of a row filter when it is made, and they must mean what they do in the stream.
 _READING = ("datestyle", "intervalstyle", "timezone", "search_path")
@@ -91,25 +85,16 @@ def plan(
 
 def _operations(rules: Sequence[FilterRule], tables: Sequence[Table], made: Plan) -> tuple[str, ...]:
     """What at least one table needs: a publication has one list for all of its tables."""
-    of_table = {str(table): _taken(rules, table) for table in tables}
-    wanted = tuple(op for op in OPERATIONS if any(op in taken for taken in of_table.values()))
+    of_table = {str(table): taken(rules, table) for table in tables}
+    wanted = tuple(op for op in OPERATIONS if any(op in each for each in of_table.values()))
     if not wanted:
         return OPERATIONS
     if wanted != OPERATIONS:
         made.pushed.append(f"only {_listed(wanted)} of all tables")
-    for name, taken in of_table.items():
-        if more := [op for op in wanted if op not in taken]:
+    for name, each in of_table.items():
+        if more := [op for op in wanted if op not in each]:
             made.kept.append(f"{name}: that {_listed(more)} is left out, which other tables need")
     return wanted
-
-
-def _taken(rules: Sequence[FilterRule], table: Table) -> frozenset[str]:
-    """The operations that pass every filter of the table."""
-    return frozenset(OPERATIONS).intersection(*(rule.operations for rule in _matching(rules, table)))
-
-
-def _matching(rules: Sequence[FilterRule], table: Table) -> list[FilterRule]:
-    return [rule for rule in rules if rule.tables(table.schema, table.name)]
 
 
 def _clauses(table: Table, settings: Settings, version: int, made: Plan) -> str:
@@ -121,45 +106,19 @@ def _clauses(table: Table, settings: Settings, version: int, made: Plan) -> str:
 
 def _row_filter(table: Table, settings: Settings, version: int, made: Plan) -> str:
     conditions = []
-    for rule in _matching(settings.rules.filter, table):
+    for rule in matching(settings.rules.filter, table):
         if rule.unchanged:
             made.kept.append(f"{table}: drop_unchanged of filter {rule.name}: a publication does not compare rows")
         if rule.when is None:
             continue
-        reason = _unfit(rule, table, _taken(settings.rules.filter, table), version, made.operations)
-        if reason:
+        try:
+            found = row_filter(rule.when, table, settings.rules, version=version, operations=made.operations)
+        except Unfit as reason:
             made.kept.append(f"{table}: the condition of filter {rule.name}: {reason}")
         else:
-            conditions.append(f"({rule.when.as_row_filter()})")
+            conditions.append(f"({found})")
             made.pushed.append(f"{table}: the condition of filter {rule.name}")
     return f" WHERE ({' AND '.join(conditions)})" if conditions else ""
-
-
-def _unfit(rule: FilterRule, table: Table, taken: frozenset[str], version: int, operations: Sequence[str]) -> str:
-    """Why a condition cannot be a row filter; empty where it can."""
-    if rule.when is None:
-        return "there is none"
-    if version < CLAUSES_SINCE:
-        return "row filters are in PostgreSQL 15 and later"
-    columns = {name for _, name in rule.when.columns}
-    if any(image == "old" for image, _ in rule.when.columns):
-        return "it asks for old, which a row filter does not know"
-    if rule.when.as_row_filter() is None:
-        return "it has a cast that depends on settings"
-    if missing := sorted(columns - table.types.keys()):
-        return f"there is no column {missing[0]}"
-    if own := sorted(name for name, oid in table.columns if name in columns and oid >= FIRST_USER_OID):
-        return f"{own[0]} is of a user-defined type, which a row filter may not use"
-    if "delete" in taken and rule.when.bind(table.types)(None, None):
-        return "it is true of deletes, which have no new row, and a row filter asks the old one"
-    if "update" in taken and "insert" not in taken:
-        return "an update that moves a row into it would come as an insert, which the filters leave out"
-    if _BY_IDENTITY & set(operations) and (outside := sorted(columns - table.sent)):
-        return (
-            f"{outside[0]} is not in the replica identity, and PostgreSQL would then refuse updates and deletes: "
-            f"{table.full_identity}"
-        )
-    return ""
 
 
 def _column_list(table: Table, settings: Settings, version: int, made: Plan) -> str:
@@ -185,7 +144,7 @@ def _unlisted(
     """Why columns cannot be left out by a column list; empty where they can."""
     if version < CLAUSES_SINCE:
         return "column lists are in PostgreSQL 15 and later"
-    if _BY_IDENTITY & set(operations) and table.sent.intersection(excluded):
+    if BY_IDENTITY & set(operations) and table.sent.intersection(excluded):
         return "they are in the replica identity, and PostgreSQL would then refuse updates and deletes"
     for name, when in _conditions(settings, table):
         if needed := sorted({column for _, column in when.columns} & set(excluded)):
@@ -240,8 +199,8 @@ def _warn(
     if settings.plugin == "wal2json":
         say("wal2json reads no publication: this is for a slot of pgoutput, and push_down is for one of wal2json")
     say("a change that is not sent gets no number: ids of other changes in its transaction are then different ones")
-    if _has_filters(clauses) and "update" in made.operations:
-        say("an update that moves a row into a row filter comes as an insert, one that moves it out as a delete")
+    if "update" in made.operations:
+        _warn_of_moves(settings, [table for table in tables if _is_filtered(clauses[str(table)])], made)
     if any(rule.rows is not None for rule in settings.rules.skip):
         say("skip rules by size count what is sent, and no longer what was changed")
     if settings.rules.skip:
@@ -252,12 +211,27 @@ def _warn(
         say("a table that is created later is not published before this is applied again")
     if any(table.kind == PARTITIONED for table in tables) and any(clauses.values()):
         say("a partition that is created later is sent whole before this is applied again")
-    if keyless and _BY_IDENTITY & set(made.operations):
+    if keyless and BY_IDENTITY & set(made.operations):
         say(f"PostgreSQL refuses updates and deletes of tables without a replica identity: {_listed(keyless)}")
 
 
+def _warn_of_moves(settings: Settings, tables: Sequence[Table], made: Plan) -> None:
+    """Of updates that come as something else, to ``tables`` with a row filter."""
+    if not tables:
+        return
+    say = made.warnings.append
+    say("an update that moves a row into a row filter comes as an insert, one that moves it out as a delete")
+    parting = [rule for rule in settings.rules.route if len(rule.operations & {"insert", "update"}) == 1]
+    if routes := [rule.name for rule in parting if any(matching([rule], table) for table in tables)]:
+        say(f"routes that take inserts or updates alone take such an update for an insert: {_listed(routes)}")
+
+
 def _has_filters(clauses: Mapping[str, str]) -> bool:
-    return any(" WHERE (" in clause for clause in clauses.values())
+    return any(map(_is_filtered, clauses.values()))
+
+
+def _is_filtered(clauses: str) -> bool:
+    return " WHERE (" in clauses
 
 
 def _listed(names: Sequence[str]) -> str:

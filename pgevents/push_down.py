@@ -1,4 +1,4 @@
-"""What wal2json is told to leave out: the tables and operations of which nothing is published anyway. Pure.
+"""What wal2json is told to leave out: tables, operations and origins of which nothing is published anyway. Pure.
 
 What a plug-in leaves out is never seen here: it has no number, and no record or rule can count it. So nothing is left
 to it that one of them may ask for, and the stream goes on sifting what it does send.
@@ -57,19 +57,32 @@ class PushDown:
         ]
 
 
+def is_asked_for(settings: Settings) -> bool:
+    return settings.push_down or bool(settings.rules.pushed_origins)
+
+
 def push_down(
-    settings: Settings, tables: Iterable[tuple[str, str]], *, plugin: str = "wal2json", has_windows: bool = False
+    settings: Settings,
+    tables: Iterable[tuple[str, str]],
+    origins: Mapping[str, int],
+    *,
+    plugin: str = "wal2json",
+    has_windows: bool = False,
 ) -> PushDown:
     """What of the settings a slot of ``plugin`` can do; nothing where they do not ask for it.
 
-    ``tables`` are those of the database, as (schema, name). ``has_windows``: skip rules were added from outside.
+    ``tables`` are those of the database, as (schema, name), and ``origins`` the numbers of those that there are, by
+    name. ``has_windows``: skip rules were added from outside.
     """
-    if not settings.push_down:
+    if not is_asked_for(settings):
         return PushDown()
     if plugin == "pgoutput":
         return PushDown(kept=("all of it: what pgoutput sends the publication says, see pgevents publication plan",))
-    keep = TableFilter(settings.tables, settings.exclude_tables)
     made = _Made()
+    _filter_origins(settings.rules.pushed_origins, origins, made)
+    if not settings.push_down:
+        return PushDown(made.options, made.pushed, tuple(made.kept))
+    keep = TableFilter(settings.tables, settings.exclude_tables)
     _add_tables(keep, tables, made)
     _filter_tables(keep, made)
     _actions(settings.rules, keep, made, counts_all=has_windows or bool(settings.rules.skip))
@@ -114,6 +127,14 @@ def _escaped(name: str | None) -> str:
 def _behind_backslash(found: re.Match[str]) -> str:
     # One backslash is for one byte, and of a longer character no byte is special.
     return f"\\{found[0]}" if found[0].isascii() else found[0]
+
+
+def _filter_origins(wanted: Iterable[str], known: Mapping[str, int], made: _Made) -> None:
+    """wal2json takes numbers, and an origin has one once it was made."""
+    numbers = {name: known[name] for name in wanted if name in known}
+    if numbers:
+        made.push("filter-origins", numbers.values(), f"without the transactions of origin {', '.join(numbers)}")
+    made.kept += [f"origin {name}: there is none of that name yet" for name in wanted if name not in known]
 
 
 def _add_tables(keep: TableFilter, tables: Iterable[tuple[str, str]], made: _Made) -> None:

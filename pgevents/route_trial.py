@@ -1,6 +1,5 @@
 """Where a change would go, and which queues would get it. Nothing is published."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -8,23 +7,27 @@ from typing import Any
 from pgevents.condition import Unsent
 from pgevents.doctor.binding import Bindings
 from pgevents.errors import ConfigError, PGEventsError
+from pgevents.event import Event, Headers, Transaction
 from pgevents.filters import TableFilter, qualified
 from pgevents.format import CodecContext, Format, open_codec
+from pgevents.given_row import check_row, read_row
+from pgevents.image import layout_of, row_event
+from pgevents.lsn import Lsn
 from pgevents.mask import mask_dsn
 from pgevents.postgres import Sql
+from pgevents.record import message_event, truncate_event
 from pgevents.routing import MESSAGE_SCHEMA, Decide, Route, Router
 from pgevents.rule_catalog import tables
 from pgevents.session import routing_key
 from pgevents.settings import Settings
 from pgevents.spelling import nearest
 from pgevents.version import VERSION
-from pgevents.wal import Row
+from pgevents.wal import IDENTITY_DEFAULT, Change, Column, LogicalMessage, Relation, Row
 
 _IMAGES = {"insert": ("new",), "update": ("new", "old"), "delete": ("old",)}
 """What PostgreSQL sends of a row, by operation."""
 
 _ARTICLE = {"insert": "an", "update": "an"}
-_EXAMPLE = "Write it as --{} '{{\"total\": 5}}'."
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,7 @@ class Trial:
     """A route that a change takes, where ``when`` is true; empty for the one that it takes otherwise.
 
     ``format`` is the one that holds; without a word for the operation, which ``is_sayable`` tells, nothing is sent.
+    ``own_headers`` are what the format itself puts into each message, over the route's of the same name.
     ``queues`` get the change; None where the sink has no queues, or where they could not be seen, and then ``unseen``
     says why.
     """
@@ -41,6 +45,7 @@ class Trial:
     format: str
     is_sayable: bool
     exchange: str
+    own_headers: tuple[str, ...]
     queues: tuple[str, ...] | None
     unseen: str = ""
 
@@ -49,6 +54,11 @@ class Trial:
         """Whether it is sent, and no queue is known to get it."""
         return self.is_sayable and (bool(self.unseen) or self.queues == ())
 
+    @property
+    def headers(self) -> Headers:
+        """Those of the route that the messages carry."""
+        return tuple(each for each in self.route.address.headers if each[0] not in self.own_headers)
+
     def as_dict(self) -> dict[str, Any]:
         address = self.route.address
         return {
@@ -56,7 +66,8 @@ class Trial:
             "when": self.when or None,
             "exchange": self.exchange or None,
             "routing_key": address.topic,
-            "headers": dict(address.headers),
+            "headers": dict(self.headers),
+            "headers_of_format": list(self.own_headers),
             "priority": address.priority,
             "expiration_ms": int(address.expiration) if address.expiration else None,
             "format": self.format,
@@ -74,7 +85,9 @@ class Trial:
             "when": self.when,
             "exchange": self.exchange,
             "routing key": address.topic,
-            "headers": " ".join(f"{name}={value}" for name, value in address.headers),
+            "headers": " ".join(
+                [*(f"{name}={value}" for name, value in self.headers), *(f"{name}=…" for name in self.own_headers)]
+            ),
             "priority": "" if address.priority is None else str(address.priority),
             "expiration": address.expiration and f"{address.expiration} ms",
             "format": f"{self.format}, {address.content_type}",
@@ -107,13 +120,14 @@ def try_route(
     condition asks for; SourceError where a condition needs the types of columns and they cannot be read.
     """
     names = _names(settings, table, op, say)
-    images = {image: _row(image, text, op) for image, text in rows.items()}
+    images = {image: _image(image, text, op) for image, text in rows.items()}
     router = Router(
         settings.rules.route, routing_key(settings.sink), lambda name: _codec(settings, name).content_type
     )
     candidates, otherwise = router.candidates(*names, op, has_rows=op in _IMAGES)
     types = _types(settings, table, names, op, are_needed=bool(candidates or rows), say=say)
-    _check_columns(images, types)
+    for image, row in images.items():
+        check_row(image, row, types or {})
     planned = router.plan(*names, op, types)
     if isinstance(planned, Route):
         routes = [(planned, "")]
@@ -122,13 +136,41 @@ def try_route(
     else:
         routes = [*((each.route, each.when.text) for each in candidates), (otherwise, "")]
     bindings = Bindings(settings.sink, management=management)
-    return [_trial(settings, bindings, route, when, op=op) for route, when in routes]
+    example = _example(*names, op, types or {})
+    return [_trial(settings, bindings, route, when, example) for route, when in routes]
 
 
-def _trial(settings: Settings, bindings: Bindings, route: Route, when: str, *, op: str) -> Trial:
+def _trial(settings: Settings, bindings: Bindings, route: Route, when: str, example: Event) -> Trial:
     exchange, queues, unseen = bindings.of(route.address)
-    is_sayable = op in _codec(settings, route.format).operations
-    return Trial(route, when, route.format or settings.format, is_sayable, exchange, queues, unseen)
+    codec = _codec(settings, route.format)
+    is_sayable = example.op in codec.operations
+    own = _own_headers(codec, example) if is_sayable else ()
+    return Trial(route, when, route.format or settings.format, is_sayable, exchange, own, queues, unseen)
+
+
+def _own_headers(codec: Format, example: Event) -> tuple[str, ...]:
+    encoded = codec.encode(example)
+    bodies = () if isinstance(encoded, bytes) else encoded
+    return tuple(dict.fromkeys(name for body in bodies for name, _ in body.headers))
+
+
+def _example(schema: str, table: str, op: str, types: Mapping[str, int]) -> Event:
+    """An event of such a change; all values of its row are NULL."""
+    transaction = Transaction("0/0", 3, "0/0", "2000-01-01T00:00:00.000000Z", 946_684_800, None)
+    if op == "message":
+        return message_event(LogicalMessage(Lsn(0), transactional=True, prefix=table, content=b""), transaction, 1)
+    columns = tuple(Column(name, oid) for name, oid in types.items())
+    relation = Relation(schema, table, columns, IDENTITY_DEFAULT, (), ())
+    if op == "truncate":
+        return truncate_event(relation, transaction, 1)
+    new, old = (dict.fromkeys(types) if image in _IMAGES[op] else None for image in ("new", "old"))
+    return row_event(Change(op, relation, new, old), layout_of(relation, None), transaction, 1)
+
+
+def _image(image: str, text: str, op: str) -> Row:
+    if image not in _IMAGES.get(op, ()):
+        raise ConfigError(f"there is no {image} row in {_ARTICLE.get(op, 'a')} {op}", hint=f"Leave out --{image}.")
+    return read_row(image, text)
 
 
 def _names(settings: Settings, table: str, op: str, say: Callable[[str], None]) -> tuple[str, str]:
@@ -181,43 +223,6 @@ def _types(
     return known[wanted] if op in _IMAGES else None
 
 
-def _row(image: str, text: str, op: str) -> Row:
-    """The row as pgoutput prints it. Its values are repeated in no error."""
-    if image not in _IMAGES.get(op, ()):
-        raise ConfigError(f"there is no {image} row in {_ARTICLE.get(op, 'a')} {op}", hint=f"Leave out --{image}.")
-    try:
-        # As the text they are no number loses a digit; inside of other values they stay numbers.
-        exact, plain = json.loads(text, parse_int=str, parse_float=str, parse_constant=str), json.loads(text)
-    except ValueError as error:
-        raise ConfigError(f"--{image} is not JSON: {_without_text(error)}", hint=_EXAMPLE.format(image)) from error
-    if not isinstance(plain, dict):
-        raise ConfigError(f"--{image} is not a JSON object", hint=_EXAMPLE.format(image))
-    return {
-        name: json.dumps(plain[name], ensure_ascii=False) if isinstance(value, dict | list) else _printed(value)
-        for name, value in exact.items()
-    }
-
-
-def _without_text(error: ValueError) -> str:
-    return (
-        f"{error.msg}, character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else "it cannot be read"
-    )
-
-
-def _printed(value: str | bool | None) -> str | None:  # noqa: FBT001 - a value of JSON
-    if isinstance(value, bool):
-        return "t" if value else "f"
-    return value
-
-
-def _check_columns(images: Mapping[str, Row], types: Mapping[str, int] | None) -> None:
-    for image, row in images.items():
-        for name in row:
-            if types is not None and name not in types:
-                hint = nearest(name, types) or f"The columns are {', '.join(types)}."
-                raise ConfigError(f"--{image}: the table has no column {name}", hint=hint)
-
-
 def _decided(decide: Decide, op: str, images: Mapping[str, Row]) -> Route:
     new, old = (images.get(image, {}) if image in _IMAGES[op] else None for image in ("new", "old"))
     try:
@@ -227,9 +232,4 @@ def _decided(decide: Decide, op: str, images: Mapping[str, Row]) -> Route:
         raise ConfigError(
             f"a condition asks for {error.column}, which is not given",
             hint=f"Add it: --{image} '{{\"{column}\": …}}'. A stream without it does what on_missing says.",
-        ) from error
-    except (ValueError, ArithmeticError) as error:
-        # Which value it is only the condition knows; PostgreSQL would never have let it into the table.
-        raise ConfigError(
-            "a value is not of the type of its column", hint='Write it as PostgreSQL prints it, such as "12.50".'
         ) from error

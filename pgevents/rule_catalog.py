@@ -8,6 +8,7 @@ from pgevents.table import streamable
 from pgevents.wal import IDENTITY_DEFAULT, IDENTITY_FULL, IDENTITY_INDEX, Column, Relation
 
 PARTITIONED = "p"
+_DEFAULT_COLLATION = 100  # that of the database
 
 _COLUMNS = r"""
 select n.nspname, c.relname, c.relkind::text, c.relreplident::text, a.attname::text, a.atttypid::bigint,
@@ -15,7 +16,8 @@ select n.nspname, c.relname, c.relkind::text, c.relreplident::text, a.attname::t
     exists (select from pg_catalog.pg_index i where i.indrelid = c.oid and i.indisprimary
         and a.attnum = any (i.indkey[0:i.indnkeyatts - 1])),
     exists (select from pg_catalog.pg_index i where i.indrelid = c.oid and i.indisreplident
-        and a.attnum = any (i.indkey[0:i.indnkeyatts - 1]))
+        and a.attnum = any (i.indkey[0:i.indnkeyatts - 1])),
+    a.attcollation::bigint
 from pg_catalog.pg_namespace n
 join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relkind in ('r', 'p') and c.relpersistence = 'p'
 join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''
@@ -32,7 +34,7 @@ select t.oid::bigint, t.typname::text, array(
 from pg_catalog.pg_type t where t.typtype = 'e'
 """
 
-_ORIGINS = "select roname from pg_catalog.pg_replication_origin"
+_ORIGINS = "select roname, roident::int from pg_catalog.pg_replication_origin"
 
 
 @dataclass(slots=True)
@@ -41,6 +43,7 @@ class Table:
 
     ``sent`` are the columns of an update's or delete's old row that PostgreSQL sends; ``toastable`` those that may
     not come with a new row, but for types such as numeric, whose values leave a row as the last resort.
+    ``collations`` are OIDs, of the columns that have another than the database's.
     """
 
     schema: str
@@ -53,6 +56,7 @@ class Table:
     toastable: set[str] = field(default_factory=set)
     primary_key: list[str] = field(default_factory=list)
     index_key: list[str] = field(default_factory=list)
+    collations: dict[str, int] = field(default_factory=dict)
 
     @property
     def is_full(self) -> bool:
@@ -81,11 +85,15 @@ def tables(sql: Sql) -> list[Table]:
     """Every table that can be streamed, in order of their names. Blocks; raises SourceError."""
     bases = dict(sql.rows(_DOMAINS))
     found = {names: Table(*names, PARTITIONED, IDENTITY_DEFAULT) for names in streamable(sql)}
-    for schema, name, kind, identity, column, oid, is_text, is_toastable, in_key, in_index in sql.rows(_COLUMNS):
+    for schema, name, kind, identity, column, oid, is_text, is_toastable, in_key, in_index, collation in sql.rows(
+        _COLUMNS
+    ):
         table = found.setdefault((schema, name), Table(schema, name, kind, identity))
         table.kind, table.identity = kind, identity
         table.columns.append(Column(column, oid))
         table.types[column] = _without_domains(oid, bases)
+        if collation not in (0, _DEFAULT_COLLATION):
+            table.collations[column] = collation
         for columns, holds in ((table.texts, is_text), (table.toastable, is_toastable)):
             if holds:
                 columns.add(column)
@@ -106,6 +114,6 @@ def enums(sql: Sql) -> dict[int, Enum]:
     return {oid: Enum(name, tuple(labels)) for oid, name, labels in sql.rows(_ENUMS)}
 
 
-def origins(sql: Sql) -> list[str]:
-    """The names of the replication origins there are."""
-    return [name for (name,) in sql.rows(_ORIGINS)]
+def origins(sql: Sql) -> dict[str, int]:
+    """The replication origins there are, by name, and their numbers."""
+    return dict(sql.rows(_ORIGINS))

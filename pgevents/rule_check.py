@@ -8,13 +8,14 @@ from pgevents.columns import OF_KEY, check_key, objections
 from pgevents.condition import Condition, Enum
 from pgevents.errors import ConfigError
 from pgevents.filters import TableFilter
+from pgevents.look_ahead import rows_held
 from pgevents.postgres import Sql
 from pgevents.routing import MESSAGE_SCHEMA
 from pgevents.rule import ColumnRule, FilterRule, Missing, RouteRule, Rules, SkipRule
 from pgevents.rule_catalog import PARTITIONED, Table, enums, origins, tables
 from pgevents.rule_mistake import noted, place, refuse, settled
 from pgevents.rule_warning import warnings_of, wordless
-from pgevents.settings import Settings
+from pgevents.settings import MOST_LOOK_AHEAD_BYTES, Settings
 from pgevents.spelling import nearest, some
 
 Finding = str | ConfigError
@@ -32,7 +33,37 @@ def check_file(settings: Settings) -> list[str]:
             with noted(mistakes):
                 check_key(settings.hash_key.encode(), f"{place('columns', rule.name)}: hash: it wants a key")
     refuse(mistakes)
-    return [*warnings_of(settings.rules), *wordless(settings)]
+    return [*warnings_of(settings.rules), *wordless(settings), *_too_large(settings)]
+
+
+def _too_large(settings: Settings, tables: Sequence[Table] = ()) -> Iterator[str]:
+    """Size rules that no transaction of one of these tables meets before it outgrows what is held.
+
+    Without tables: that none of any table meets.
+    """
+    for rule in settings.rules.skip:
+        rows, narrowest = rule.rows or 0, rows_held(settings.look_ahead_bytes, columns=1)
+        if not tables and rows > narrowest:
+            yield _outgrown(rule, "of one column", narrowest, columns=1)
+        if rows > narrowest:
+            continue
+        covered = [each for each in tables if rule.tables is None or rule.tables(each.schema, each.name)]
+        wide = [each for each in covered if rows > rows_held(settings.look_ahead_bytes, columns=len(each.types))]
+        if wide:
+            columns = max(len(each.types) for each in wide)
+            held = rows_held(settings.look_ahead_bytes, columns=columns)
+            yield _outgrown(rule, f"of {columns} columns, as in {some(wide)}", held, columns=columns)
+
+
+def _outgrown(rule: SkipRule, which: str, held: int, *, columns: int) -> str:
+    most = rows_held(MOST_LOOK_AHEAD_BYTES, columns=columns)
+    hint = f"Give more look_ahead_bytes, up to {MOST_LOOK_AHEAD_BYTES}." if (rule.rows or 0) <= most else ""
+    hint = hint or f"With the most look_ahead_bytes there may be, it is {most:,}."
+    return _said(
+        f"{place('skip', rule.name)}: rows: a transaction outgrows look_ahead_bytes before the rule decides, and is "
+        f"published: of rows {which}, at most {held:,} are held",
+        hint,
+    )
 
 
 def _compressed_lines(settings: Settings) -> Iterator[ConfigError]:
@@ -57,11 +88,13 @@ def check_rules(sql: Sql, settings: Settings) -> list[str]:
         return []
     every, keep = tables(sql), TableFilter(settings.tables, settings.exclude_tables)
     check = Check([table for table in every if keep(table.schema, table.name)], enums(sql), list(map(str, every)))
-    return settled([*_origins(sql, settings.rules.skip), *check.all(settings.rules)])
+    return settled(
+        [*_origins(sql, settings.rules.skip), *check.all(settings.rules), *_too_large(settings, check.tables)]
+    )
 
 
 def _origins(sql: Sql, rules: Sequence[SkipRule]) -> Iterator[Finding]:
-    known = origins(sql) if any(rule.origin for rule in rules) else []
+    known = origins(sql) if any(rule.origin for rule in rules) else {}
     for rule in rules:
         if rule.origin and rule.origin not in known:
             yield _said(

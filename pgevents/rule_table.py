@@ -17,6 +17,8 @@ _EMPTY = {
     "tables": 'Leave it out for a rule about every table, or name some, as in ["public.orders"].',
     "operations": "Leave it out for a rule about all of them.",
 }
+_MILLISECOND_S = 0.001
+_AT_ONCE = "With 0 the broker drops what it cannot hand to a consumer at once."
 SHORTSTR_BYTES = 255
 """The longest name of an exchange or a header, and the longest routing key, of AMQP 0-9-1."""
 
@@ -121,13 +123,16 @@ class RuleTable:
             raise self.wrong(key, f"it must be a whole number from {lowest} to {highest}")
         return value
 
-    def seconds(self, key: str, highest: int) -> float | None:
+    def milliseconds(self, key: str, highest_s: int) -> int | None:
+        """Of seconds, 0 or at least a millisecond; None where the key is left out."""
         if key not in self._given:
             return None
         value: float = self._given[key]
-        if type(value) not in (int, float) or not 0 <= value <= highest:
-            raise self.wrong(key, f"it must be a number of seconds from 0 to {highest}")
-        return value
+        if type(value) not in (int, float) or not 0 <= value <= highest_s:
+            raise self.wrong(key, f"it must be a number of seconds from 0 to {highest_s}")
+        if 0 < value < _MILLISECOND_S:
+            raise self.wrong(key, "it is less than a millisecond, 0.001", hint=_AT_ONCE)
+        return round(value * 1000)
 
     def names(self, key: str, *, may_be_empty: bool = False) -> tuple[str, ...]:
         """A list of text; empty where the key is left out."""

@@ -9,6 +9,7 @@ from pgevents.compression import compressor
 from pgevents.condition import Condition
 from pgevents.errors import ConfigError
 from pgevents.event import Headers
+from pgevents.exchange import check_exchange
 from pgevents.lsn import NOWHERE, Lsn
 from pgevents.routing import RoutingKey
 from pgevents.rule import OPERATIONS, Action, ColumnRule, FilterRule, Missing, RouteRule, Rules, SkipRule
@@ -216,7 +217,6 @@ def _check_columns(table: RuleTable, named: Mapping[str, frozenset[str]]) -> Non
 def _route_rule(table: RuleTable) -> RouteRule:
     table.refuse_unknown(ROUTE_KEYS)
     table.checked("compression", compressor)
-    expiration_s = table.seconds("expiration", MAX_EXPIRATION_S)
     return RouteRule(
         table.name,
         table.tables(),
@@ -226,7 +226,7 @@ def _route_rule(table: RuleTable) -> RouteRule:
         routing_key=_template(table),
         headers=_headers(table),
         priority=table.whole("priority", 0, MAX_PRIORITY),
-        expiration_ms=None if expiration_s is None else round(expiration_s * 1000),
+        expiration_ms=table.milliseconds("expiration", MAX_EXPIRATION_S),
         format=_format(table),
         compression=table.text("compression"),
         on_missing=_on_missing(table),
@@ -234,7 +234,9 @@ def _route_rule(table: RuleTable) -> RouteRule:
 
 
 def _exchange(table: RuleTable) -> str:
-    return table.text("exchange", longest=SHORTSTR_BYTES)
+    exchange = table.text("exchange", longest=SHORTSTR_BYTES)
+    table.checked("exchange", check_exchange)
+    return exchange
 
 
 def _template(table: RuleTable) -> str:

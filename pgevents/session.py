@@ -1,7 +1,7 @@
 """Opening the two ends of a pipeline: the sink that a URL names, and the slot."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -19,7 +19,6 @@ from pgevents.park import ParkFile
 from pgevents.park import check as check_park
 from pgevents.plugin import decoder_of, has_quoted_numbers, plugin_options, streaming_options, with_known
 from pgevents.poison import Parking, Poison, Sieve
-from pgevents.postgres import Sql
 from pgevents.routing import DEFAULT_TEMPLATE, RoutingKey, exchanges
 from pgevents.settings import Settings
 from pgevents.source.acknowledgement import Keep, forget
@@ -41,8 +40,6 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
 # One scheme of one module: what differs between them is in the URL.
 _TLS_SCHEMES = {"amqps": "amqp"}
-
-_ORIGINS = "select roident::int, roname from pg_catalog.pg_replication_origin"
 
 # What the transactions under way may take before the largest is sent. That much goes out in one piece, and others
 # wait for it: with 64 MB, the server's default, half a second, with this, the least there is, a few milliseconds.
@@ -169,7 +166,6 @@ async def open_stream(
     identity: str = "",
     temporary: bool = False,
     read_only: bool = False,
-    without_origins: Sequence[str] = (),
     push_down: Mapping[str, str] | None = None,
     foresee: Foresee | None = None,
 ) -> Stream:
@@ -180,7 +176,6 @@ async def open_stream(
 
     ``identity`` is the server's, where it is known: another one is not streamed from.
     ``temporary`` first creates the slot for as long as the connection lasts; ``read_only`` never acknowledges.
-    ``without_origins`` are left out by the server where the plug-in can: wal2json, of origins that are there.
     ``push_down`` are options of wal2json besides, which it need not know.
     ``foresee``: large transactions are to be sent before they commit, which pgoutput can; it says what of them is
     not to be kept until then.
@@ -189,8 +184,6 @@ async def open_stream(
     try:
         _check_identity(session, identity)
         options = plugin_options(plugin, publication, session.server_version)
-        if plugin == "wal2json" and without_origins:
-            options |= await in_thread(_origin_filter, dsn, without_origins)
         options |= push_down or {}
         if foresee is not None:
             options |= streaming_options(plugin, session.server_version)
@@ -222,13 +215,6 @@ async def open_stream(
         database=session.connection.info.dbname,
         options=options,
     )
-
-
-def _origin_filter(dsn: str, names: Sequence[str]) -> dict[str, str]:
-    """wal2json's option, which takes numbers."""
-    with Sql(dsn) as sql:
-        numbers = [number for number, name in sql.rows(_ORIGINS) if name in names]
-    return {"filter-origins": ",".join(map(str, numbers))} if numbers else {}
 
 
 def _check_identity(session: Session, identity: str) -> None:

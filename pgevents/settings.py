@@ -11,6 +11,7 @@ T = TypeVar("T")
 PREFIX = "PGEVENTS_"
 LONGEST_S = 86_400.0
 MAX_ROWS = 10**9
+MOST_LOOK_AHEAD_BYTES = 2**30
 YES = frozenset({"1", "true", "yes", "on"})
 NO = frozenset({"0", "false", "no", "off"})
 
@@ -91,7 +92,10 @@ class Settings:
     )
     hash_key: str = _option("", "Key of the hashes in columns rules, at least 16 bytes.", secret=True, opaque=True)
     look_ahead_bytes: int = _option(
-        64 * 2**20, "Most bytes of a transaction to hold back until rules decide on it.", lowest=1, highest=2**30
+        64 * 2**20,
+        "Most bytes of a transaction to hold back until rules decide on it.",
+        lowest=1,
+        highest=MOST_LOOK_AHEAD_BYTES,
     )
     batch_events: int = _option(1000, "Most events in a batch.", lowest=1, highest=1_000_000)
     batch_bytes: int = _option(4 * 2**20, "Most bytes of events in a batch.", lowest=1, highest=2**30)

@@ -166,14 +166,18 @@ class Sift:
             self._counts.malformed_marks += 1
             self._complain("a malformed mark was not obeyed", self._counts.malformed_marks, reason=str(error))
             return ()
-        if self._ruling is not None and self._ruling.rule.marked:
-            self._counts.repeated_marks += 1
+        if self._ruling is not None:
+            self._counts.overruled_marks += 1
             self._complain(
-                "a second mark was not obeyed", self._counts.repeated_marks, reason=mark.reason, by=mark.by
+                "a mark was not obeyed, because a rule had decided before",
+                self._counts.overruled_marks,
+                reason=mark.reason,
+                by=mark.by,
+                rule=self._ruling.rule.name,
             )
             return ()
         ruling = self.book.of_mark(mark)
-        if ruling is not None and self._ruling is None and not self._is_open:
+        if ruling is not None and not self._is_open:
             return self._rule(ruling)
         self._counts.late_marks += 1
         self._complain(

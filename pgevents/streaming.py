@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -13,9 +14,10 @@ from pgevents.gate import Gate
 from pgevents.interfaces import Sink, State
 from pgevents.lsn import NOWHERE, Lsn
 from pgevents.pipeline import Pipeline, Progress
+from pgevents.plugin import left_out
 from pgevents.poison import Poison
 from pgevents.postgres import Sql
-from pgevents.push_down import PushDown, push_down
+from pgevents.push_down import PushDown
 from pgevents.rule import Rules
 from pgevents.rule_check import check_file, check_rules
 from pgevents.session import Stream, open_sink, open_state, open_stream, open_windows
@@ -23,7 +25,6 @@ from pgevents.settings import Settings
 from pgevents.skip import Rulebook
 from pgevents.slot import SlotReport, current_lsn
 from pgevents.start import Kept, Wish, prepare, recheck, resume
-from pgevents.table import streamable
 from pgevents.tally import Counts
 from pgevents.thread import in_thread
 from pgevents.window import Windows
@@ -35,6 +36,9 @@ PREPARE_TIMEOUT_S = 120.0
 
 # A window is to be taken up within two seconds.
 WINDOWS_INTERVAL_S = 0.5
+
+# What rules take out is logged while it goes on, and at the end.
+COUNTS_INTERVAL_S = 600.0
 
 Say = Callable[[str], None]
 """Takes one line for the person at the terminal."""
@@ -64,6 +68,8 @@ class Streaming:
     whole_until: Lsn = NOWHERE
     has_streamed: bool = False
     until_lsn: Lsn = NOWHERE
+    counted: str = ""
+    counted_at: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         settings = self.settings
@@ -126,8 +132,9 @@ class Streaming:
             await self._stream_into(sink)
         except Unroutable as unroutable:
             # The slot is let go of meanwhile: a server that shuts down waits for whoever reads one.
-            logger.warning("the slot is left until a queue is bound", extra={"slot": self.settings.slot})
-            await unroutable.routed
+            if not self.stop.is_set():
+                logger.warning("the slot is left until a queue is bound", extra={"slot": self.settings.slot})
+                await unroutable.routed
             raise
         finally:
             await sink.close()
@@ -164,7 +171,7 @@ class Streaming:
         if self.is_careful:
             # Each batch must pass within the stall time-out, and events pass one at a time.
             pipeline.cutter.widen(1)
-        watching = asyncio.create_task(self._watch_windows(pipeline.gate))
+        watching = asyncio.create_task(self._watch(pipeline.gate))
         watching.add_done_callback(self._stop_after)
         try:
             await pipeline.run(self.stop)
@@ -174,13 +181,23 @@ class Streaming:
             watching.cancel()
             _log_resent(pipeline.gate.resent, report.slot)
 
-    async def _watch_windows(self, gate: Gate) -> None:
+    async def _watch(self, gate: Gate) -> None:
         while True:
             windows = await in_thread(self.windows.fresh)
             if windows != self.book.windows:
                 logger.info("skip windows taken up", extra={"windows": len(windows)})
                 gate.take_up(windows)
+            if time.monotonic() - self.counted_at >= COUNTS_INTERVAL_S:
+                self.log_counts()
             await asyncio.sleep(WINDOWS_INTERVAL_S)
+
+    def log_counts(self) -> None:
+        """What each rule took out since the stream began, where that has changed."""
+        self.counted_at = time.monotonic()
+        if self.counts.said() != self.counted:
+            self.counted = self.counts.said()
+            for message, fields in self.counts.by_rule():
+                logger.info(message, extra=fields)
 
     def _stop_after(self, watching: asyncio.Task[None]) -> None:
         """A stream that no longer takes up windows is not what was asked for. What was read is confirmed first."""
@@ -246,7 +263,6 @@ class Streaming:
             idle_interval_s=kept.state.idle_interval_s,
             identity=kept.watermark.identity,
             read_only=self.dry_run,
-            without_origins=self.settings.rules.pushed_origins,
             push_down=wish.options,
             foresee=self._foresee(),
         )
@@ -263,10 +279,8 @@ class Streaming:
 
     def _push_down(self, plugin: str) -> PushDown:
         """What wal2json is to leave out. Asked anew for each session: there may be other tables by then."""
-        if not self.settings.push_down:
-            return PushDown()
         with Sql(self.settings.dsn) as sql:
-            return push_down(self.settings, streamable(sql), plugin=plugin, has_windows=bool(self.book.windows))
+            return left_out(sql, self.settings, plugin=plugin, has_windows=bool(self.book.windows))
 
     def _announce(self, opened: Stream, report: SlotReport, kept: Kept, sink: Sink) -> None:
         if self.has_streamed:

@@ -1,12 +1,15 @@
 """What is known of changes that are not published one by one: how many of each table, and in a summary which."""
 
-from collections import Counter
-from collections.abc import Callable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, NamedTuple
 
 from pgevents.wal import IDENTITY_FULL, Change, Outline, Relation, Row
+
+_MOST_TABLES = 10
+"""So many are named in a log line of one filter."""
 
 
 class Skipped(NamedTuple):
@@ -48,7 +51,7 @@ class Counts:
     filtered: Counter[tuple[str, str]] = field(default_factory=Counter)
     late_marks: int = 0
     malformed_marks: int = 0
-    repeated_marks: int = 0
+    overruled_marks: int = 0
 
     def skipped(self, rule: str, rows: int) -> None:
         self.transactions[rule] += 1
@@ -62,9 +65,20 @@ class Counts:
             "filtered": self.filtered.total(),
             "late_marks": self.late_marks,
             "malformed_marks": self.malformed_marks,
-            "repeated_marks": self.repeated_marks,
+            "overruled_marks": self.overruled_marks,
         }
         return "".join(f" {name}={count}" for name, count in said.items() if count)
+
+    def by_rule(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """A log line for each rule that took something out: its message and its fields."""
+        for rule, transactions in self.transactions.items():
+            yield "skipped by rule", {"rule": rule, "transactions": transactions, "rows": self.rows[rule]}
+        of_rule: dict[str, Counter[str]] = defaultdict(Counter)
+        for (rule, table), changes in self.filtered.items():
+            of_rule[rule][table] += changes
+        for rule, tables in of_rule.items():
+            most = dict(tables.most_common(_MOST_TABLES))
+            yield "filtered by rule", {"rule": rule, "changes": tables.total(), "tables": most}
 
 
 class Digest:

@@ -12,10 +12,12 @@ from typing import Any, Protocol
 
 from pgevents.errors import ConfigError, StateRefused
 from pgevents.rule import Action, SkipRule
-from pgevents.rule_table import timestamp
+from pgevents.rule_mistake import Mistakes
+from pgevents.rule_mistake import place as position
+from pgevents.rule_table import LONGEST_NAME, timestamp
 from pgevents.rules import parse_rules
 from pgevents.settings import Settings
-from pgevents.spelling import nearest
+from pgevents.spelling import nearest, some
 
 # A lane's exchange and the park are opened before the stream begins.
 ACTIONS = (Action.DROP, Action.SUMMARISE, Action.PUBLISH)
@@ -112,25 +114,54 @@ def place_of(settings: Settings, config: str | None = None) -> str:
     return str(state.with_name(f"{state.name.removesuffix('.json').removesuffix('.state')}.skips.json"))
 
 
-def windows_of(rows: Any, place: str, *, hint: str) -> tuple[Window, ...]:
-    """The windows in rows as ``as_row`` gives them. Raises StateRefused for rows that hold none."""
+def window_in(row: Any, place: str, *, called: object, hint: str) -> Window:
+    """The window in a row as ``as_row`` gives it. Raises StateRefused, which calls it ``called``."""
     try:
-        persons = [(row.pop("added_by"), row.pop("added_at")) for row in rows]
-        rules = parse_rules({"skip": rows}, place).skip
-        return tuple(window_of(rule, *person) for rule, person in zip(rules, persons, strict=True))
-    except (AttributeError, LookupError, OverflowError, TypeError, ValueError, ConfigError) as error:
-        what = str(error) if isinstance(error, ConfigError) else f"{place} does not hold windows"
-        raise StateRefused(what, hint=hint) from error
+        return _window_in(row)
+    except ConfigError as error:
+        raise unusable(called, place, str(error), hint=hint) from error
 
 
-def window_of(rule: SkipRule, added_by: str, added_at: str) -> Window:
-    """Raises ValueError for what is no window."""
-    if not (rule.is_window and rule.action in ACTIONS and isinstance(added_by, str)):
-        raise ValueError
-    moment = datetime.fromisoformat(added_at)
-    if rule.xid is not None:
-        rule = replace(rule, until=timestamp(moment + XID_LIFETIME))
-    return Window(replace(rule, by=added_by), timestamp(moment))
+def _window_in(row: Any) -> Window:
+    if not isinstance(row, dict):
+        raise ConfigError("it is no rule")
+    name = row.get("name")
+    if not (isinstance(name, str) and 0 < len(name) <= LONGEST_NAME and name.isprintable()):
+        raise ConfigError(f"name: it must be printable text of 1 to {LONGEST_NAME} characters")
+    rule = _rule_in({key: value for key, value in row.items() if key not in ("name", "added_by", "added_at")})
+    return window_of(replace(rule, name=name), row.get("added_by"), row.get("added_at"))
+
+
+def _rule_in(row: dict[str, Any]) -> SkipRule:
+    try:
+        (rule,) = parse_rules({"skip": [row]}, "").skip
+    except ConfigError as error:
+        first = error.mistakes[0] if isinstance(error, Mistakes) else error
+        # Where it stands in a configuration is left out: it stands in none.
+        raise ConfigError(str(first).partition(f"{position('skip', 'skip 1')}: ")[2]) from error
+    return rule
+
+
+def unusable(called: object, place: str, what: str, *, hint: str) -> StateRefused:
+    """What is said of a window that is damaged."""
+    return StateRefused(f"window {called} in {place} cannot be used: {what}", hint=hint)
+
+
+def window_of(rule: SkipRule, added_by: Any, added_at: Any) -> Window:
+    """Raises ConfigError, which names the key, for what is no window."""
+    if not rule.is_window:
+        raise ConfigError("it is not for an xid, for LSNs or for a time")
+    if rule.action not in ACTIONS:
+        raise ConfigError(f"action: {rule.action} is none of {', '.join(ACTIONS)}")
+    if not isinstance(added_by, str):
+        raise ConfigError("added_by: it must be text")
+    try:
+        moment = datetime.fromisoformat(added_at)
+        if rule.xid is not None:
+            rule = replace(rule, until=timestamp(moment + XID_LIFETIME))
+        return Window(replace(rule, by=added_by), timestamp(moment))
+    except (OverflowError, TypeError, ValueError) as error:
+        raise ConfigError("added_at: it must be a time") from error
 
 
 def kept(windows: Iterable[Window], now: datetime | None = None) -> tuple[Window, ...]:
@@ -146,15 +177,17 @@ def new_name(taken: Iterable[str]) -> str:
     return name
 
 
-def unknown(name: str, windows: Iterable[Window], place: str) -> ConfigError:
-    """What is said of a name that no window has."""
-    rules = [window.rule for window in windows]
+def unknown(name: str, windows: Iterable[Window], place: str, *, damaged: Iterable[str] = ()) -> ConfigError:
+    """What is said of a name that no window has, ``damaged`` being the names of those that cannot be used."""
+    rules, names = [window.rule for window in windows], list(damaged)
     of_xid = [rule.name for rule in rules if str(rule.xid) == name]
     if of_xid:
         hint = f"xid {name} is skipped by {' and '.join(of_xid)}."
     else:
-        hint = nearest(name, [rule.name for rule in rules])
-    if not hint:
+        hint = nearest(name, [*(rule.name for rule in rules), *names])
+    if not hint and names:
+        hint = f"Damaged, and to be removed: {some(names)}."
+    elif not hint:
         hint = (
             "pgevents skip list shows them." if rules else "There are none. Are --config, --slot and --state right?"
         )

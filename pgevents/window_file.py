@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -18,7 +19,7 @@ from pgevents import disk
 from pgevents.errors import StateError, StateRefused, StateUnavailable
 from pgevents.rule import SkipRule
 from pgevents.rule_table import timestamp
-from pgevents.window import Window, kept, new_name, person, unknown, window_of, windows_of
+from pgevents.window import Window, kept, new_name, person, unknown, unusable, window_in, window_of
 
 logger = logging.getLogger(__name__)
 
@@ -137,7 +138,20 @@ def _read(text: bytes, path: Path) -> tuple[Window, ...]:
             f"{path} holds windows of version {version}, and this PGEvents reads version {VERSION}",
             hint="Use the PGEvents that wrote it, or a newer one.",
         )
-    return windows_of(rows, str(path), hint=_HINT)
+    return _windows(rows, path)
+
+
+def _windows(rows: Any, path: Path) -> tuple[Window, ...]:
+    if not isinstance(rows, list):
+        raise StateRefused(f"{path} does not hold windows", hint=_HINT)
+    windows: dict[str, Window] = {}
+    for number, row in enumerate(rows, 1):
+        called = (isinstance(row, dict) and row.get("name")) or number
+        window = window_in(row, str(path), called=called, hint=_HINT)
+        if window.rule.name in windows:
+            raise unusable(called, str(path), "name: another one has it", hint=_HINT)
+        windows[window.rule.name] = window
+    return tuple(windows.values())
 
 
 def _fault(error: OSError, verb: str, path: Path) -> StateError:

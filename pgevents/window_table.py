@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.resources import files
+from shlex import quote
 from typing import Any
 
 import orjson
@@ -14,7 +15,7 @@ import orjson
 from pgevents.errors import PGEventsError, PrivilegeError, SourceError, SourceUnavailable, StateError, StateRefused
 from pgevents.postgres import Sql
 from pgevents.rule import SkipRule
-from pgevents.window import Window, kept, new_name, person, unknown, window_of, windows_of
+from pgevents.window import Window, kept, new_name, person, unknown, unusable, window_in, window_of
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ values (%s, %s, %s::jsonb, %s, %s::timestamptz) on conflict do nothing returning
 _NOW = f"select {_AT.format('pg_catalog.clock_timestamp()')}"
 _REMOVE = f"delete from {NAME} where slot = %s and name = any (%s) returning name"
 
-_DAMAGED = "Correct the row, or remove it with pgevents skip remove."
+_OTHER_SHAPE = "Drop the table, or rename it, and run that script: a window that it held is then to be added again."
 _RIGHTS = (
     f"As the table's owner grant the role USAGE on the schema, and SELECT, INSERT and DELETE on {NAME}; "
     "deploy/sql/role.sql does it."
@@ -112,7 +113,7 @@ class WindowTable:
             rows = self._rows()
             found = [row for row in rows if row[0] == name]
             if not found or not self._sql.rows(_REMOVE, self._slot, [name]):
-                raise unknown(name, _readable(rows), str(self))
+                raise unknown(name, _readable(rows), str(self), damaged=_damaged(rows))
         return next(iter(_readable(found)), None)
 
     def close(self) -> None:
@@ -184,7 +185,7 @@ def _refusal_explained(on_error: Callable[[], None] = lambda: None) -> Iterator[
         on_error()
         if type(error) is SourceError:  # such as a column that is not there
             raise StateRefused(
-                f"table {NAME} is not that of migrations/{MIGRATION}: {error}", hint=_DAMAGED
+                f"table {NAME} is not that of migrations/{MIGRATION}: {error}", hint=_OTHER_SHAPE
             ) from error
         if not isinstance(error, PrivilegeError):
             raise
@@ -199,27 +200,34 @@ def _rule_text(window: Window) -> str:
 
 
 def _read(rows: list[Row]) -> tuple[Window, ...]:
-    place = f"table {NAME}"
+    return tuple(_window(*row) for row in rows)
+
+
+def _window(name: str, rule: str, added_by: str, added_at: str) -> Window:
+    place, hint = f"table {NAME}", f"Remove it with pgevents skip remove {quote(name)}, or correct its row."
     try:
-        documents = [_document(*row) for row in rows]
+        row = orjson.loads(rule)
     except ValueError as error:  # jsonb holds what orjson does not read, such as 1e400
-        raise StateRefused(f"{place} does not hold windows", hint=_DAMAGED) from error
-    return windows_of(documents, place, hint=_DAMAGED)
-
-
-def _document(name: str, rule: str, added_by: str, added_at: str) -> Any:
-    document = orjson.loads(rule)
-    if isinstance(document, dict):
-        document |= {"name": name, "added_by": added_by, "added_at": added_at}
-    return document
+        raise unusable(name, place, "its JSON cannot be read", hint=hint) from error
+    if isinstance(row, dict):
+        row |= {"name": name, "added_by": added_by, "added_at": added_at}
+    return window_in(row, place, called=name, hint=hint)
 
 
 def _readable(rows: list[Row]) -> list[Window]:
-    """Those that are not damaged."""
-    windows: list[Window] = []
-    for row in rows:
-        try:
-            windows += _read([row])
-        except StateRefused:  # one that is damaged must not hide the others
-            continue
-    return windows
+    """One that is damaged must not hide the others."""
+    damaged = _damaged(rows)
+    return [_window(*row) for row in rows if row[0] not in damaged]
+
+
+def _damaged(rows: list[Row]) -> list[str]:
+    """The names of those that cannot be used."""
+    return [name for name, *rest in rows if _is_damaged(name, *rest)]
+
+
+def _is_damaged(*row: str) -> bool:
+    try:
+        _window(*row)
+    except StateRefused:
+        return True
+    return False

@@ -4,13 +4,7 @@ from typing import Any
 
 from pgevents.condition import logic, operator, syntax
 from pgevents.condition.error import ConditionError, ConditionFailed
-from pgevents.condition.kind import (
-    BOOL,
-    JSON,
-    TEXTS,
-    UNKNOWN,
-    name_of,
-)
+from pgevents.condition.kind import BOOL, JSON, TEXTS, UNKNOWN
 from pgevents.condition.operand import Operands
 from pgevents.condition.syntax import Node
 from pgevents.condition.term import Term, mapped
@@ -55,7 +49,7 @@ class Binder(Operands):
         if term.oid == UNKNOWN:
             term = self._literal(term, BOOL, node)
         if term.oid != BOOL:
-            raise self._refusal(node, f"this is of type {name_of(term.oid)}, not boolean")
+            raise self._refusal(node, f"this is of type {self._name(term.oid)}, not boolean")
         return term
 
     def _comparison(self, node: syntax.Comparison) -> Term:
@@ -80,16 +74,16 @@ class Binder(Operands):
     def _no_operator(self, node: Node, left: int, right: int, sign: str) -> ConditionError:
         if left == right:
             return self._refusal(
-                node, f"values of {name_of(left)} cannot be compared here", "Cast both sides with ::text."
+                node, f"values of {self._name(left)} cannot be compared here", "Cast both sides with ::text."
             )
         hint = "Cast one side, as in new.x::numeric."
-        return self._refusal(node, f"there is no operator {name_of(left)} {sign} {name_of(right)}", hint)
+        return self._refusal(node, f"there is no operator {self._name(left)} {sign} {self._name(right)}", hint)
 
     def _unordered(self, node: Node, oid: int, sign: str) -> ConditionError:
         if oid in TEXTS:
             hint = 'Write COLLATE "C" behind one side to compare by the bytes.'
             return self._refusal(node, f"the order of texts depends on the server, so {sign} is not supported", hint)
-        return self._refusal(node, f"{sign} of {name_of(oid)} is not supported")
+        return self._refusal(node, f"{sign} of {self._name(oid)} is not supported")
 
     def _in(self, node: syntax.InList) -> Term:
         """``=`` to one choice; to several, all as their common type, as PostgreSQL makes an array of them."""

@@ -52,10 +52,13 @@ class Condition:
         """Whether it is sure that no row makes both true."""
         return never(syntax.Logic(0, is_and=True, left=self.tree, right=other.tree))
 
-    def as_row_filter(self) -> str | None:
-        """The condition as the WHERE of a table in CREATE PUBLICATION; None where a publication would refuse it.
+    def as_row_filter(self, types: Mapping[str, int]) -> str:
+        """The condition as the WHERE of a table in CREATE PUBLICATION, with ``types`` as ``bind`` has them.
 
         It then takes out fewer events than here, and others: PostgreSQL asks it of both rows of an update, and
         publishes one that only the new row fits as an insert, one that only the old row fits as a delete.
+
+        Raises Unfit, with the reason, where a publication would refuse it, or the server could fail on a row or say
+        something else than we do. Columns of types or collations that are not PostgreSQL's own are not looked for.
         """
-        return row_filter(self.text, self.tree)
+        return row_filter(self.text, self.tree, types)

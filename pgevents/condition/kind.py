@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 BOOL, BYTEA, INT8, INT2, INT4, TEXT, JSON, FLOAT4, FLOAT8 = 16, 17, 20, 21, 23, 25, 114, 700, 701
 UNKNOWN, BPCHAR, VARCHAR, DATE, TIME, TIMESTAMP, TIMESTAMPTZ = 705, 1042, 1043, 1082, 1083, 1114, 1184
-NUMERIC, UUID, JSONB = 1700, 2950, 3802
+NUMERIC, UUID, JSONB, OID = 1700, 2950, 3802, 26
 INET, CIDR = 869, 650
 FIRST_CUSTOM = 16_384
 
@@ -17,28 +17,6 @@ NUMBERS = (INT2, INT4, INT8, NUMERIC, FLOAT4, FLOAT8)
 FLOATS = (FLOAT4, FLOAT8)
 TEXTS = (TEXT, VARCHAR, BPCHAR)
 MOMENTS = (DATE, TIMESTAMP, TIMESTAMPTZ)
-
-NAMES = {
-    BOOL: "boolean",
-    BYTEA: "bytea",
-    INT2: "smallint",
-    INT4: "integer",
-    INT8: "bigint",
-    NUMERIC: "numeric",
-    FLOAT4: "real",
-    FLOAT8: "double precision",
-    TEXT: "text",
-    VARCHAR: "character varying",
-    BPCHAR: "character",
-    DATE: "date",
-    TIME: "time",
-    TIMESTAMP: "timestamp",
-    TIMESTAMPTZ: "timestamptz",
-    UUID: "uuid",
-    JSON: "json",
-    JSONB: "jsonb",
-    UNKNOWN: "unknown",
-}
 
 CAST_NAMES = {
     "bool": BOOL,
@@ -73,7 +51,7 @@ CAST_NAMES = {
 # Types of which two values are equal exactly when PostgreSQL prints them alike: oid, xid, cid, xid8, pg_lsn, "char",
 # name, bit, varbit, macaddr, macaddr8, inet, cidr, ranges of whole numbers and days.
 _SCALARS_EQUAL_AS_PRINTED = frozenset(
-    {26, 28, 29, 5069, 3220, 18, 19, 1560, 1562, 829, 774, 869, 650, 3904, 3926, 3912}
+    {OID, 28, 29, 5069, 3220, 18, 19, 1560, 1562, 829, 774, 869, 650, 3904, 3926, 3912}
 )
 # Arrays of boolean, smallint, integer, bigint, text, varchar, uuid, date, timestamp, timestamptz, time, bytea.
 _ARRAYS_EQUAL_AS_PRINTED = frozenset({1000, 1005, 1007, 1016, 1009, 1015, 2951, 1182, 1115, 1185, 1183, 1001})
@@ -85,8 +63,3 @@ class Enum(NamedTuple):
 
     name: str
     labels: tuple[str, ...]
-
-
-def name_of(oid: int) -> str:
-    """The type's name for a message."""
-    return NAMES.get(oid, f"the type with OID {oid}")

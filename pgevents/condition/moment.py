@@ -10,7 +10,8 @@ from datetime import datetime
 from typing import Any
 
 from pgevents.condition.error import ConditionFailed
-from pgevents.condition.kind import DATE, SPACE, TIME, TIMESTAMP, TIMESTAMPTZ, name_of
+from pgevents.condition.kind import DATE, SPACE, TIME, TIMESTAMP, TIMESTAMPTZ
+from pgevents.condition.type_name import name_of
 
 _EPOCH = datetime(2000, 1, 1)  # noqa: DTZ001  # every time here is in UTC
 DAY_US = 86_400_000_000

@@ -12,7 +12,8 @@ from functools import total_ordering
 from typing import Any, Final
 
 from pgevents.condition.error import ConditionFailed
-from pgevents.condition.kind import FLOAT4, FLOAT8, INT2, INT4, INT8, NUMERIC, SPACE, name_of
+from pgevents.condition.kind import FLOAT4, FLOAT8, INT2, INT4, INT8, NUMERIC, SPACE
+from pgevents.condition.type_name import name_of
 
 BITS = {INT2: 15, INT4: 31, INT8: 63}
 EXACT = Context(prec=400_000, Emax=MAX_EMAX, Emin=MIN_EMIN, rounding=ROUND_HALF_UP, traps=[])
@@ -132,13 +133,18 @@ def float_of(text: str, oid: int) -> float:
     return found
 
 
+def is_infinite(value: Any) -> bool:
+    """Of any number; ``math`` would take a numeric that no float can hold for one."""
+    return bool(value.is_infinite()) if isinstance(value, Decimal) else math.isinf(value)
+
+
 def printed(value: Any, oid: int) -> str:
     """What the type's output function makes of it."""
     if value is NAN:
         return "NaN"
     if oid in BITS:
         return str(value)
-    if math.isinf(value):
+    if is_infinite(value):
         return "Infinity" if value > 0 else "-Infinity"
     if oid == NUMERIC:
         return f"{value or abs(value):f}"
@@ -180,7 +186,7 @@ def convert(value: Any, source: int, target: int) -> Any:
 
 
 def _to_integer(value: Any, source: int, target: int) -> int:
-    if value is NAN or (source not in BITS and math.isinf(value)):
+    if value is NAN or is_infinite(value):
         # What PostgreSQL says of a float; of a numeric it says that it is not supported.
         raise ConditionFailed("NaN or an infinity is no integer", sqlstate="0A000" if source == NUMERIC else "22003")
     if source == NUMERIC:

@@ -21,13 +21,12 @@ from pgevents.condition.kind import (
     TEXT,
     TEXTS,
     UNKNOWN,
-    UUID,
     Enum,
-    name_of,
 )
 from pgevents.condition.reader import place
 from pgevents.condition.syntax import Node
 from pgevents.condition.term import Term, column, combined, constant, mapped
+from pgevents.condition.type_name import name_of
 from pgevents.spelling import nearest
 
 _LONGEST_BIGINT = 21
@@ -53,6 +52,11 @@ class Operands:
         return ConditionError(
             f"the condition {self._text!r} cannot be used: {what} {place(self._text, node.at)}", hint=hint
         )
+
+    def _name(self, oid: int) -> str:
+        """The type's name for a message."""
+        enum = self._enums.get(oid) if isinstance(self._enums, Mapping) else None
+        return f"the enum {enum.name}" if enum else name_of(oid)
 
     def _is_enum(self, oid: int) -> bool:
         return oid in self._enums if self._enums is not None else oid >= FIRST_CUSTOM
@@ -87,9 +91,15 @@ class Operands:
     def _column(self, node: syntax.Column) -> Term:
         oid = self._types.get(node.name)
         if oid is None:
-            hint = nearest(node.name, self._types) or f"The columns are {', '.join(self._types)}."
-            raise self._refusal(node, f"there is no column {node.name}", hint)
+            raise self._refusal(node, f"there is no column {node.name}", self._nearest_column(node))
         return column(node.side, node.name, oid, value.DECODERS.get(oid))
+
+    def _nearest_column(self, node: syntax.Column) -> str:
+        for name in self._types:
+            if name.lower() == node.name.lower() and written(name) != name:
+                return f"Did you mean {node.side}.{written(name)}? Without the quotes a name is in small letters."
+        names = [written(name) for name in self._types]
+        return nearest(node.name, names) or f"The columns are {', '.join(names)}."
 
     def _literal(self, term: Term, oid: int, node: Node) -> Term:
         """An untyped literal as what PostgreSQL takes it for."""
@@ -98,9 +108,9 @@ class Operands:
         if self._is_enum(oid):
             self._check_label(term.value, oid, node)
             return constant(term.value, oid)
-        if oid not in value.DECODERS and oid not in TEXTS and oid != UUID:
+        if oid not in value.LITERALS:
             hint = "Cast the column: ::text." if oid not in (JSON, JSONB) else "Read a part of it with ->>."
-            raise self._refusal(node, f"a literal of type {name_of(oid)} is not supported", hint)
+            raise self._refusal(node, f"a literal of type {self._name(oid)} is not supported", hint)
         try:
             return constant(value.parse(term.value, oid), oid, ordered=term.ordered)
         except ConditionFailed as error:
@@ -126,7 +136,7 @@ class Operands:
         if term.oid == UNKNOWN:
             return self._literal(term, TEXT, node)
         if term.oid not in TEXTS:
-            raise self._refusal(parent, f"{what} takes a text, not {name_of(term.oid)}", "Cast it with ::text.")
+            raise self._refusal(parent, f"{what} takes a text, not {self._name(term.oid)}", "Cast it with ::text.")
         return term
 
     def _collatable(self, node: Node, parent: Node) -> Term:
@@ -157,7 +167,7 @@ class Operands:
         operand = self._term(node.operand)
         if operand.oid not in (JSON, JSONB):
             arrow = "->>" if node.as_text else "->"
-            raise self._refusal(node, f"{arrow} takes json or jsonb, not {name_of(operand.oid)}")
+            raise self._refusal(node, f"{arrow} takes json or jsonb, not {self._name(operand.oid)}")
         key, binary = node.key, operand.oid == JSONB
         if node.as_text:
             return mapped(operand, lambda text: document.as_text(document.member(text, key, binary=binary)), TEXT)
@@ -169,7 +179,7 @@ class Operands:
             return self._literal(operand, target, node)
         term = cast(operand, target)
         if term is None:
-            raise self._refusal(node, f"a cast from {name_of(operand.oid)} to {node.type_name} is not supported")
+            raise self._refusal(node, f"a cast from {self._name(operand.oid)} to {node.type_name} is not supported")
         return term
 
     def _negation(self, node: syntax.Negation) -> Term:
@@ -179,14 +189,14 @@ class Operands:
     def _number_of(self, node: Node, parent: Node, what: str) -> Term:
         term = self._term(node)
         if term.oid not in NUMBERS:
-            raise self._refusal(parent, f"{what} takes a number, not {name_of(term.oid)}")
+            raise self._refusal(parent, f"{what} takes a number, not {self._name(term.oid)}")
         return term
 
     def _arithmetic(self, node: syntax.Arithmetic) -> Term:
         left, right = self._resolved([self._term(node.left), self._term(node.right)], [node.left, node.right])
         term = operator.arithmetic(node.sign, left, right)
         if term is None:
-            raise self._refusal(node, f"{name_of(left.oid)} {node.sign} {name_of(right.oid)} is not supported")
+            raise self._refusal(node, f"{self._name(left.oid)} {node.sign} {self._name(right.oid)} is not supported")
         return term
 
     def _call(self, node: syntax.Call) -> Term:
@@ -218,7 +228,7 @@ class Operands:
         if count.oid == UNKNOWN:
             count = self._literal(count, INT4, node.arguments[1])
         if count.oid not in (INT2, INT4):
-            raise self._refusal(node.arguments[1], f"left takes an integer, not {name_of(count.oid)}")
+            raise self._refusal(node.arguments[1], f"left takes an integer, not {self._name(count.oid)}")
         return combined(lambda whole, letters: whole[:letters], text, count, TEXT)
 
     def _coalesce(self, node: syntax.Call) -> Term:
@@ -226,9 +236,14 @@ class Operands:
         terms = self._resolved([self._term(each) for each in nodes], nodes)
         common = operator.common_type(terms)
         if common is None:
-            names = ", ".join(name_of(term.oid) for term in terms)
+            names = ", ".join(self._name(term.oid) for term in terms)
             raise self._refusal(node, f"coalesce takes values of one type, not {names}")
         return logic.first_known([operator.as_type(term, common) for term in terms])
+
+
+def written(name: str) -> str:
+    """The name of a column as a condition has it, in quotes where it needs them."""
+    return name if name.isidentifier() and name == name.lower() else '"' + name.replace('"', '""') + '"'
 
 
 def _untyped(node: syntax.Literal | syntax.Number | syntax.Boolean) -> Term:

@@ -23,14 +23,15 @@ from pgevents.condition.kind import (
     MOMENTS,
     NUMBERS,
     NUMERIC,
+    OID,
     SPACE,
     TEXTS,
     TIME,
     TIMESTAMP,
     TIMESTAMPTZ,
     UUID,
-    name_of,
 )
+from pgevents.condition.type_name import name_of
 
 _WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 _UUID = re.compile(r"(\{)?((?:[0-9a-f]{4}-?){7}[0-9a-f]{4})(?(1)\})")
@@ -73,6 +74,8 @@ DECODERS: dict[int, Callable[[Any], Any]] = {
     FLOAT4: _single,
     FLOAT8: _double,
     BYTEA: _bytes,
+    # wal2json prints it as a number, but one of a domain as text.
+    OID: str,
     **{oid: _of_moment(oid) for oid in (DATE, TIME, TIMESTAMP, TIMESTAMPTZ)},
 }
 """From what a plug-in printed, never None; without an entry, that is the value."""
@@ -86,8 +89,7 @@ def parse(text: str, oid: int) -> Any:
         return moment.parse(text, oid)
     if oid in TEXTS:
         return text
-    parser = {BOOL: _parse_boolean, UUID: _parse_uuid, BYTEA: _parse_bytes}[oid]
-    return parser(text)
+    return _PARSERS[oid](text)
 
 
 def _parse_boolean(text: str) -> bool:
@@ -118,6 +120,12 @@ def _parse_bytes(text: str) -> bytes:
     return text.encode()
 
 
+_PARSERS: dict[int, Callable[[str], Any]] = {BOOL: _parse_boolean, UUID: _parse_uuid, BYTEA: _parse_bytes}
+
+LITERALS = frozenset({*NUMBERS, *MOMENTS, TIME, *TEXTS, *_PARSERS})
+"""The types that ``parse`` reads."""
+
+
 def printed(value: Any, oid: int) -> str:
     """The text a cast makes of a value. KeyError for a type whose text is not known from its value."""
     if oid in NUMBERS:
@@ -128,5 +136,6 @@ def printed(value: Any, oid: int) -> str:
 PRINTED: dict[int, Callable[[Any], str]] = {
     BOOL: lambda value: "true" if value else "false",
     BYTEA: lambda value: "\\x" + value.hex(),
+    OID: str,
 }
 """The text a cast makes of a value."""

@@ -27,7 +27,15 @@ COLUMNS = {
     "jb": ("jsonb", kind.JSONB),
     "ia": ("integer[]", 1007),
     "Odd name": ("integer", kind.INT4),
+    "o": ("oid", kind.OID),
+    "do": ("oid_domain", kind.OID),
+    "di": ("integer_domain", kind.INT4),
+    "dr": ("real_domain", kind.FLOAT4),
+    "db": ("boolean_domain", kind.BOOL),
+    "dby": ("bytea_domain", kind.BYTEA),
 }
+DOMAINS = {name: type.removesuffix("_domain") for name, (type, _) in COLUMNS.items() if type.endswith("_domain")}
+"""The columns that have a domain, and what it is over."""
 TYPES = {name: oid for name, (_, oid) in COLUMNS.items()}
 
 _INT2 = ["0", "1", "-1", "2", "7", "100", "32767", "-32768"]
@@ -42,6 +50,8 @@ _NUMERIC = [
     "1.5",
     "2.5",
     "1e-20",
+    "1e400",
+    "-1e400",
     "123456789012345678901234567890.123",
     "9999.9999",
 ]
@@ -141,6 +151,7 @@ _DOCUMENTS += [
     '"\\u0041\\n"',
 ]
 _ONLY_JSON = ['{"a": "\\u0000"}', '{"a": "\\ud800"}']
+_OIDS = ["0", "5", "2147483648", "4294967295"]
 _ARRAYS = ["{}", "{1,2}", "{1,NULL}", "{{1},{2}}", "[0:1]={1,2}"]
 
 VALUES: dict[int, list[str]] = {
@@ -163,6 +174,7 @@ VALUES: dict[int, list[str]] = {
     kind.JSON: [*_DOCUMENTS, *_ONLY_JSON],
     kind.JSONB: _DOCUMENTS,
     1007: _ARRAYS,
+    kind.OID: _OIDS,
 }
 
 rows = st.fixed_dictionaries({name: st.sampled_from([None, *VALUES[oid]]) for name, oid in TYPES.items()})
@@ -171,6 +183,7 @@ NUMBERS = (kind.INT2, kind.INT4, kind.INT8, kind.NUMERIC, kind.FLOAT4, kind.FLOA
 TEXTS = (kind.TEXT, kind.VARCHAR, kind.BPCHAR)
 MOMENTS = (kind.DATE, kind.TIMESTAMP, kind.TIMESTAMPTZ)
 ORDERED = (*NUMBERS, *MOMENTS, kind.BOOL, kind.TIME, kind.UUID, kind.BYTEA)
+WITHOUT_LITERALS = (kind.JSON, kind.JSONB, 1007, kind.OID)
 EQUALITY = ("=", "<>", "!=")
 ORDER = (*EQUALITY, "<", "<=", ">", ">=")
 CASTS = {
@@ -270,7 +283,7 @@ class Grammar:
         return self.column(oid)
 
     def _coalesce(self, oid: int, depth: int) -> str:
-        other = self.literal(oid) if oid not in (kind.JSON, kind.JSONB, 1007, kind.BYTEA) else self.column(oid)
+        other = self.literal(oid) if oid not in (*WITHOUT_LITERALS, kind.BYTEA) else self.column(oid)
         return f"coalesce({self.value(oid, depth)}, {self.pick((other, self.column(oid)))})"
 
     def _cast(self, oid: int, depth: int) -> str:
@@ -284,7 +297,7 @@ class Grammar:
         elif oid == kind.BOOL:
             sources = (kind.INT4, kind.TEXT)
         elif oid == kind.TEXT:
-            plain = (*NUMBERS, *TEXTS, kind.BOOL, kind.UUID, kind.BYTEA, kind.JSON, kind.JSONB)
+            plain = (*NUMBERS, *TEXTS, kind.BOOL, kind.UUID, kind.BYTEA, kind.JSON, kind.JSONB, kind.OID)
             return (
                 f"({self.value(self.pick(plain), depth)})::text"
                 if self._draw(st.booleans())
@@ -335,7 +348,7 @@ class Grammar:
 
     def _other(self, oid: int, depth: int) -> str:
         """Something that compares with this type."""
-        if oid in (kind.JSONB, 1007) or self._draw(st.booleans()):
+        if oid in WITHOUT_LITERALS or self._draw(st.booleans()):
             return self.value(self.pick(self._family(oid)), depth)
         return self.literal(oid)
 
@@ -359,7 +372,7 @@ class Grammar:
         return f"{self.value(oid, depth)} IS {self.pick(('', 'NOT '))}DISTINCT FROM {other}"
 
     def _in(self, depth: int) -> str:
-        oid = self.pick([each for each in TYPES.values() if each not in (kind.JSON, kind.JSONB, 1007)])
+        oid = self.pick([each for each in TYPES.values() if each not in WITHOUT_LITERALS])
         choices = [self.literal(oid) for _ in range(self._draw(st.integers(1, 4)))]
         if oid in NUMBERS:
             choices.append(self.pick(("1.1", "NULL", "0", "2147483648")))

@@ -15,14 +15,14 @@ from pgevents.assembly import foresee_of, pipeline_of
 from pgevents.batch import Batch
 from pgevents.event import Envelope
 from pgevents.pipeline import Progress
+from pgevents.plugin import left_out
 from pgevents.postgres import Sql
-from pgevents.push_down import PushDown, push_down
+from pgevents.push_down import PushDown
 from pgevents.session import open_stream
 from pgevents.settings import Settings
 from pgevents.skip import Rulebook
 from pgevents.start import Wish, create_slot
 from pgevents.streaming import resolve_lsn
-from pgevents.table import streamable
 from tests.integration.role import as_role, install_role, publish_all
 
 BOTH = ("wal2json", "pgoutput")
@@ -108,7 +108,7 @@ class Recording:
     def pushed_down(self, plugin: str, **settings: Any) -> PushDown:
         """What a stream with these settings would leave to the plug-in."""
         with Sql(self.role_dsn) as sql:
-            return push_down(Settings(**settings), streamable(sql), plugin=plugin)
+            return left_out(sql, Settings(**settings), plugin=plugin, has_windows=False)
 
     async def _stream(self, plugin: str, sink: CollectingSink, **settings: Any) -> None:
         until = resolve_lsn(self.role_dsn, "now")
@@ -120,7 +120,6 @@ class Recording:
             plugin=plugin,
             publication=self.publication,
             read_only=True,
-            without_origins=made.rules.pushed_origins,
             push_down=self.pushed_down(plugin, **settings).options,
             foresee=foresee_of(made, book) if made.streaming else None,
         )

@@ -105,6 +105,13 @@ def test_a_user_who_may_not_declare_is_told_about_no_declare(vhost: str, rabbitm
     assert "--no-declare" in error.hint
 
 
+def test_an_exchange_whose_name_the_broker_reserves_is_named(vhost: str) -> None:
+    error = refusal(vhost, SinkOptions(exchanges=("amq.nope",)))
+
+    assert isinstance(error, SinkRefused)
+    assert "on exchange 'amq.nope': ACCESS_REFUSED - exchange name 'amq.nope' contains reserved prefix" in str(error)
+
+
 def test_a_user_who_may_not_write_is_refused_in_mid_stream(vhost: str, rabbitmq: RabbitMQ) -> None:
     bind(vhost, "all")
 

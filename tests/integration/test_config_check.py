@@ -12,7 +12,7 @@ from pgevents.cli import main
 from pgevents.config_command import config_group
 from pgevents.errors import EXIT_USAGE, ConfigError, SourceError
 from pgevents.postgres import Sql
-from pgevents.rule_check import check_rules
+from pgevents.rule_check import check_file, check_rules
 from pgevents.rule_mistake import Mistakes
 from pgevents.rules import parse_rules
 from pgevents.settings import Settings
@@ -326,6 +326,29 @@ def test_every_mistake_is_found_at_once(database: str) -> None:
         "[[route]] 1: when: PostgreSQL does not send old.status of public.orders",
     ]
     assert str(error) == f"{said[0]} (and 7 more, which pgevents config check lists)"
+
+
+def test_a_size_that_the_look_ahead_has_no_room_for_is_warned_of(database15: str, database: str) -> None:
+    run(database15, f"create table wide ({', '.join(f'c{n} int' for n in range(97))})")
+    text = '[[skip]]\nname = "large"\nrows = {}\ntables = ["{}"]'
+
+    (warning,) = checked(database, text.format(101, "wide"), look_ahead_bytes=1_000_000)
+
+    assert warning == (
+        "[[skip]] large: rows: a transaction outgrows look_ahead_bytes before the rule decides, and is published: of "
+        "rows of 97 columns, as in public.wide, at most 100 are held. Give more look_ahead_bytes, up to 1073741824."
+    )
+    assert checked(database, text.format(100, "wide"), look_ahead_bytes=1_000_000) == []
+    assert checked(database, text.format(101, "orders"), look_ahead_bytes=1_000_000) == []
+
+
+def test_a_size_that_no_table_can_meet_is_warned_of_without_a_database() -> None:
+    (known,) = check_file(Settings(rules=parse_rules({"skip": [{"rows": 300_000}]}, "shop.toml")))
+    (most,) = check_file(Settings(rules=parse_rules({"skip": [{"rows": 3_000_000}]}, "shop.toml")))
+
+    assert "of rows of one column, at most 167,772 are held. Give more look_ahead_bytes" in known
+    assert most.endswith("With the most look_ahead_bytes there may be, it is 2,684,354.")
+    assert check_file(Settings(rules=parse_rules({"skip": [{"rows": 167_772}]}, "shop.toml"))) == []
 
 
 def test_an_origin_that_is_not_there_is_warned_of(database15: str, database: str) -> None:

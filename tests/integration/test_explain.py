@@ -28,7 +28,7 @@ from pgevents.settings import Settings
 from pgevents.slot import status
 from pgevents.source.connection import connect_session
 from pgevents.streaming import resolve_lsn
-from tests.integration.command import Command, Shop
+from tests.integration.command import Command, Shop, pgevents
 from tests.integration.streaming import BOTH, DEADLINE_S, CollectingSink, Recording, ask, run
 
 SKIP = Path(__file__).parents[2] / "migrations" / "0002_skip.sql"
@@ -305,3 +305,22 @@ def test_what_a_stream_confirmed_is_told_apart(running: Running) -> None:
 
     assert '{"id":2} → public.orders.insert' in shown
     assert '{"id":1}' not in shown
+
+
+@pytest.mark.parametrize("command", [("explain",), ("doctor",), ("skip", "list", "--json")], ids=" ".join)
+def test_a_device_that_takes_no_more_is_named_and_a_reader_that_has_ended_is_not(
+    database15: str, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    shop = Shop(database15)
+    shop.add(*range(1, 101))
+    arguments = (*command, *shop.options)
+
+    full = pgevents(tmp_path, *arguments, prefix=["sh", "-c", '"$@" > /dev/full', "sh"])
+    read = pgevents(tmp_path, *arguments, prefix=["bash", "-c", '"$@" | head -n 1; exit ${PIPESTATUS[0]}', "bash"])
+    gone = pgevents(tmp_path, *arguments, prefix=["bash", "-c", '"$@" | true; exit ${PIPESTATUS[0]}', "bash"])
+
+    full.refused(1, error="^cannot write to standard output: No space left on device$", hint="^Send it to where")
+    assert len(read.stdout.splitlines()) == 1
+    assert gone.code == 1
+    assert "error:" not in read.stderr + gone.stderr
+    assert "Traceback" not in read.stderr + gone.stderr

@@ -1,5 +1,6 @@
 """Marks on real servers: what pgevents.skip writes, who may call it, and ``muted`` on both drivers."""
 
+import asyncio
 import re
 import secrets
 from collections.abc import Callable, Iterator
@@ -11,13 +12,14 @@ import psycopg
 import psycopg2
 import psycopg2.extras
 import pytest
-from psycopg.rows import dict_row
+from psycopg.rows import class_row, dict_row, kwargs_row, scalar_row
 from psycopg2.extensions import make_dsn, parse_dsn
 
 from pgevents.demo.postgres import Postgres
 from pgevents.errors import PrivilegeError, SourceRefused
 from pgevents.mark import Mark
 from pgevents.muted import MutedTooLate, muted
+from tests.integration.command import Outcome, Shop, pgevents
 from tests.integration.peek import Peek
 from tests.integration.role import as_role
 from tests.integration.streaming import ask, run
@@ -389,7 +391,175 @@ def test_one_text_is_not_a_list_of_tables(connection: Connection) -> None:
         pytest.fail("the block was entered")
 
 
+class Order:
+    """What makes nothing of a row with other columns."""
+
+    def __init__(self, *, id: int) -> None:
+        self.id = id
+
+
+PSYCOPG = (
+    *({"cursor_factory": kind} for kind in (psycopg.RawCursor, psycopg.ClientCursor)),
+    {"cursor_factory": psycopg.RawCursor, "row_factory": class_row(Order)},
+    *({"row_factory": rows} for rows in (class_row(Order), kwargs_row(Order), scalar_row)),
+    {"prepare_threshold": 0},
+)
+PSYCOPG2 = (
+    *({"cursor_factory": getattr(psycopg2.extras, f"{kind}Cursor")} for kind in ("Dict", "RealDict", "NamedTuple")),
+    *(
+        {"connection_factory": getattr(psycopg2.extras, f"{kind}Connection")}
+        for kind in ("Dict", "RealDict", "NamedTuple")
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("driver", "options"),
+    [*((psycopg, options) for options in PSYCOPG), *((psycopg2, options) for options in PSYCOPG2)],
+)
+def test_a_block_is_muted_whatever_cursors_and_rows_the_connection_has(
+    database: str, driver: Any, options: dict[str, Any]
+) -> None:
+    peek = Peek(database)
+
+    with closing(driver.connect(database, **options)) as connection:
+        with muted(connection, reason="50 %", tables=["orders"]):
+            connection.cursor().execute("INSERT INTO orders VALUES (1)")
+        connection.cursor().execute("SELECT 1")
+        with muted(connection, reason="prices"):
+            connection.cursor().execute("INSERT INTO orders VALUES (2)")
+        with pytest.raises(MutedTooLate), muted(connection, reason="late"):
+            pytest.fail("the block was entered")
+        connection.commit()
+
+    assert reasons(peek) == [["50 %", "I orders"], ["prices", "I orders"]]
+
+
+@pytest.fixture(params=[False, True], ids=["transactions", "autocommit"])
+def pipelined(database: str, request: pytest.FixtureRequest) -> Iterator[Connection]:
+    with psycopg.connect(database, autocommit=request.param) as connection, connection.pipeline():
+        yield connection
+
+
+def test_a_block_in_a_pipeline_is_a_transaction_that_is_marked_and_committed(
+    pipelined: Connection, database: str
+) -> None:
+    peek = Peek(database)
+
+    for batch in (1, 2):
+        with muted(pipelined, reason=f"batch {batch}"):
+            insert(pipelined, batch)
+
+    assert reasons(peek) == [["batch 1", "I orders"], ["batch 2", "I orders"]]
+
+
+def test_a_block_behind_what_the_pipeline_has_not_sent_yet_is_marked(pipelined: Connection, database: str) -> None:
+    peek = Peek(database)
+
+    pipelined.execute("SELECT 1")
+    with muted(pipelined, reason="prices"):
+        insert(pipelined, 1)
+    insert(pipelined, 2)
+    pipelined.commit()
+
+    rest = [["I orders"]] if pipelined.autocommit else []
+    assert reasons(peek) == [["prices", *["I orders"] * (2 - len(rest))], *rest]
+
+
+def test_a_transaction_of_a_pipeline_that_has_written_cannot_be_muted_any_more(
+    pipelined: Connection, database: str
+) -> None:
+    peek = Peek(database)
+
+    with pipelined.transaction():
+        insert(pipelined, 1)
+        with pytest.raises(MutedTooLate, match="has written something already"), muted(pipelined, reason="late"):
+            pytest.fail("the block was entered")
+
+    assert reasons(peek) == [["I orders"]]
+
+
+def test_in_a_pipeline_a_missing_function_is_named_before_the_block_is_entered(
+    pipelined: Connection, database: str
+) -> None:
+    run(database, "DROP FUNCTION pgevents.skip(text, text[])")
+
+    with pytest.raises(SourceRefused, match=r"no function pgevents\.skip"), muted(pipelined, reason="x"):
+        pytest.fail("the block was entered")
+
+    insert(pipelined, 1)
+
+
+def test_an_asynchronous_connection_of_psycopg2_is_told_what_to_run(database: str) -> None:
+    with closing(psycopg2.connect(database, async_=True)) as connection:
+        psycopg2.extras.wait_select(connection)
+
+        with pytest.raises(TypeError, match=r"not asynchronous.*SELECT pgevents\.skip"):  # noqa: SIM117
+            with muted(connection, reason="x"):
+                pytest.fail("the block was entered")
+
+
+def test_an_asynchronous_connection_of_psycopg_is_told_what_to_run(database: str) -> None:
+    async def mute() -> None:
+        async with await psycopg.AsyncConnection.connect(database) as connection:
+            with muted(connection, reason="x"):
+                pytest.fail("the block was entered")
+
+    with pytest.raises(TypeError, match=r"not psycopg\.AsyncConnection: there, run SELECT pgevents\.skip"):
+        asyncio.run(mute())
+
+
 @pytest.mark.parametrize("stranger", [None, nullcontext(), "dbname=shop"])
 def test_another_kind_of_connection_is_told_what_to_run(stranger: Any) -> None:
     with pytest.raises(TypeError, match=r"SELECT pgevents\.skip"), muted(stranger, reason="x"):
         pytest.fail("the block was entered")
+
+
+PARTED = (
+    "CREATE TABLE parted (id int PRIMARY KEY) PARTITION BY RANGE (id)",
+    "CREATE TABLE part_1 PARTITION OF parted FOR VALUES FROM (0) TO (100)",
+    "CREATE TABLE part_2 PARTITION OF parted FOR VALUES FROM (100) TO (1000)",
+)
+
+
+def skipped(outcome: Outcome) -> list[int]:
+    """How many inserts each record counts."""
+    records = [event["skip"]["rows"] for event in outcome.events if event["op"] == "skip"]
+    return [sum(table.get("insert", 0) for table in rows) for rows in records]
+
+
+NOTHING_COVERED = "a mark names tables in which nothing was changed"
+
+
+@pytest.mark.parametrize(
+    ("plugin", "via_root", "named", "covers"),
+    [
+        ("wal2json", False, "public.parted", False),
+        ("wal2json", False, "public.part_*", True),
+        ("pgoutput", False, "public.parted", False),
+        ("pgoutput", False, "public.part_*", True),
+        ("pgoutput", True, "public.parted", True),
+        ("pgoutput", True, "public.part_*", False),
+    ],
+)
+def test_a_mark_names_tables_as_they_are_in_events_which_of_a_partitioned_one_are_its_partitions(
+    database15: str, tmp_path: Path, plugin: str, *, via_root: bool, named: str, covers: bool
+) -> None:
+    run(database15, MIGRATION, *PARTED)
+    shop = Shop(database15, plugin=plugin)
+    if via_root:
+        run(database15, "ALTER PUBLICATION pgevents SET (publish_via_partition_root = true)")
+    run(
+        database15,
+        f"BEGIN; SELECT pgevents.skip('x', ARRAY['{named}']); INSERT INTO parted VALUES (1), (2), (101); COMMIT",
+        "INSERT INTO parted VALUES (3), (102), (103)",
+    )
+
+    rules = ("--skip-marked", "--skip-rows", "2", "--skip-action", "drop")
+    outcome = pgevents(tmp_path, "stream", *shop.options, *rules, "--sink", "stdout:", "--until-lsn", "now")
+
+    assert outcome.code == 0, outcome.stderr
+    ops = [event["op"] for event in outcome.events]
+    assert ops == [*["insert"] * (0 if covers else 3), "skip", "skip"]
+    assert skipped(outcome) == [3 if covers else 0, 3]
+    assert (NOTHING_COVERED in outcome.stderr) is not covers

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pgevents.errors import ConfigError, PrivilegeError, SourceError
+from pgevents.errors import ConfigError, PrivilegeError, SourceError, SourceRefused
 from pgevents.postgres import Sql
 from pgevents.publication_command import publication
 from pgevents.rules import parse_rules
@@ -187,6 +187,28 @@ def test_a_role_that_may_not_gets_the_statements(publishing: Publishing) -> None
     assert names(publishing.dsn) == []
 
 
+def test_what_postgresql_refuses_all_the_same_is_said_with_its_reason(
+    publishing: Publishing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def changed_meanwhile(*_: object, **__: object) -> str:
+        run(publishing.dsn, "create type state as enum ('it''s off')")
+        run(publishing.dsn, "alter table full_orders drop status, add status state")
+        return "pgevents"
+
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("click.prompt", changed_meanwhile)
+
+    with pytest.raises(SourceRefused) as caught:
+        publishing("apply")
+
+    assert str(caught.value) == (
+        "PostgreSQL refuses publication pgevents as it is planned: invalid publication WHERE expression "
+        "(User-defined types are not allowed.)"
+    )
+    assert caught.value.hint.startswith("Nothing was changed, and the stream applies every rule by itself.")
+    assert names(publishing.dsn) == []
+
+
 def test_without_a_terminal_it_must_be_confirmed(publishing: Publishing, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin.isatty", lambda: False)
 
@@ -230,6 +252,12 @@ EQUAL = (
     '[[filter]]\nwhen = "new.note IS NULL OR new.id > 1"\n[[columns]]\nexclude = ["total"]',
     '[[columns]]\nexclude = ["total", "note"]',
     '[[columns]]\ninclude = ["id", "note"]\nmask = ["note"]',
+    '[[filter]]\ntables = ["t"]\nwhen = "new.total > 100"\noperations = ["insert"]',
+    """[[filter]]\nwhen = "new.total > 20 OR old.total > 20"\non_missing = "drop"
+    [[filter]]\nwhen = "new.id <> 2" """,
+    """[[filter]]\nwhen = "new.total <> 50"\n[[filter]]\ndrop_unchanged = true\nignore = ["total"]""",
+    """[[filter]]\nwhen = "new.total <> 50"\n[[filter]]\ndrop_unchanged = true\nignore = ["note"]""",
+    """[[filter]]\nwhen = "100 / (new.total - 50) > 0"\non_missing = "publish" """,
 )
 
 
@@ -238,7 +266,8 @@ def test_the_stream_publishes_the_same_as_without_it(database15: str, tmp_path: 
     """But for numbers, and for updates that move a row into a row filter, which come as inserts."""
     name = ask(database15, "select current_database()")
     run(database15, "create table t (id int primary key, total numeric, at timestamptz, note text)")
-    run(database15, f"alter table t replica identity {identity}")
+    run(database15, "alter table t alter note set storage plain")
+    run(database15, "create table other (like t including all)", f"alter table t replica identity {identity}")
     run(database15, f"alter database {name} set timezone = 'Asia/Tokyo'")
     for at, text in enumerate(EQUAL):
         file = tmp_path / "rules.toml"
@@ -255,6 +284,20 @@ def test_the_stream_publishes_the_same_as_without_it(database15: str, tmp_path: 
         pushed = recording.events("pgoutput", rules=rules)
 
         assert [alike(event) for event in pushed] == [alike(event) for event in whole], text
+
+
+def test_no_update_comes_as_an_insert_without_what_did_not_change(database15: str, tmp_path: Path) -> None:
+    run(database15, "create table t (id int primary key, note text)", "alter table t alter note set storage external")
+    rules = '[[filter]]\nwhen = "new.id > 0"'
+    file = tmp_path / "rules.toml"
+    file.write_text(f'publication = "p"\n{rules}')
+    publication.main(["apply", "--yes", "--config", str(file), "--dsn", database15], standalone_mode=False)
+    recording = Recording(database15, plugins=("pgoutput",), publication="p")
+    recording.run("insert into t values (-1, repeat('x', 5000))", "update t set id = 1")
+
+    [event] = recording.events("pgoutput", rules=parse_rules(tomllib.loads(rules), "shop.toml"))
+
+    assert (event["op"], event["missing"]) == ("update", ["note"])
 
 
 def alike(event: Json) -> Json:

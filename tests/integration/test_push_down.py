@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from psycopg2.extensions import make_dsn
+from psycopg2.extensions import make_dsn, parse_dsn
 
 from pgevents.demo.postgres import Postgres
 from pgevents.errors import SourceError
@@ -316,3 +316,23 @@ def test_config_check_says_the_same(shop: Shop, tmp_path: Path) -> None:
         "pushed": PUSHED,
         "kept": [KEPT],
     }
+
+
+def test_an_origin_that_is_pushed_down_is_left_out_of_the_explanation_too(shop: Shop, tmp_path: Path) -> None:
+    origin = str(parse_dsn(shop.dsn)["dbname"])  # origins are the server's, and not the database's
+    (tmp_path / "pgevents.toml").write_text(f'[[skip]]\nname = "bulk"\norigin = "{origin}"\npush_down = true\n')
+    run(shop.dsn, f"SELECT pg_replication_origin_create('{origin}')")
+    run(shop.dsn, f"SELECT pg_replication_origin_session_setup('{origin}'); INSERT INTO orders VALUES (1)")
+    run(shop.dsn, "INSERT INTO orders VALUES (2)")
+
+    explained = pgevents(tmp_path, "explain", *shop.options, "--json")
+    said = pgevents(tmp_path, "config", "check", "--dsn", shop.role_dsn).stdout
+    streamed = pgevents(tmp_path, "stream", *shop.options, "--sink", "file:events.ndjson", "--until-lsn", "now")
+
+    line = f"in wal2json: without the transactions of origin {origin}"
+    assert line in said.splitlines()
+    assert line in explained.stderr.splitlines()
+    assert [row["rule"] for row in explained.events] == [None]
+    assert f'rule="without the transactions of origin {origin}"' in streamed.stderr
+    assert [(event["op"], event["new"]["id"]) for event in stored(tmp_path / "events.ndjson")] == [("insert", 2)]
+    run(shop.dsn, f"SELECT pg_replication_origin_drop('{origin}')")

@@ -112,6 +112,7 @@ def test_the_row_decides_and_json_tells_all(trial: Trial) -> None:
         "exchange": "pgevents",
         "routing_key": "public.orders.update",
         "headers": {},
+        "headers_of_format": [],
         "priority": None,
         "expiration_ms": None,
         "format": "native",
@@ -121,6 +122,21 @@ def test_the_row_decides_and_json_tells_all(trial: Trial) -> None:
         "queues": ["all"],
         "unseen": None,
     }
+
+
+def test_headers_are_those_that_the_message_will_carry(trial: Trial) -> None:
+    route = '[[route]]\nheaders = { "cloudEvents:id" = "mine", team = "sales" }\nformat = "cloudevents-binary"\n'
+    (trial.folder / "pgevents.toml").write_text(route)
+    ours = ["specversion", "id", "source", "type", "subject", "time"]
+
+    for operation in ("insert", "update", "delete", "truncate", "message"):
+        [shown] = trial.shown("orders", operation, code=FAILED)
+        names = [f"cloudEvents:{name}" for name in ours]
+        assert (shown["headers"], shown["headers_of_format"]) == ({"team": "sales"}, names), operation
+
+    outcome = trial.run("orders", "insert", *trial.dsn, "--sink", "null:")
+    assert "headers      team=sales cloudEvents:specversion=… cloudEvents:id=… " in outcome.stdout
+    assert "mine" not in outcome.stdout
 
 
 def test_without_a_row_every_route_that_may_be_taken_is_shown(trial: Trial) -> None:
@@ -199,9 +215,10 @@ def test_a_table_that_is_in_several_schemas_is_said_to_be_taken_from_public(tria
         (("update", "--new", '{"total": 5}'), r"asks for old\.total, which is not given", "--old '{\"total\": …}'"),
         (
             ("update", "--new", '{"total": "much"}'),
-            "a value is not of the type of its column",
+            "--new: the value of total is no numeric$",
             "as PostgreSQL prints it",
         ),
+        (("insert", "--new", '{"id": "much"}'), "--new: the value of id is no ", "as PostgreSQL prints it"),
     ],
 )
 def test_a_row_that_cannot_be_decided_on_is_refused(

@@ -238,7 +238,7 @@ def test_a_damaged_file_is_refused_and_stays_as_it_is(tmp_path: Path, command: l
 
     outcome = pgevents(tmp_path, "skip", *command)
 
-    outcome.refused(REFUSED, error=f"{FILE}", hint="Restore the file")
+    outcome.refused(REFUSED, error=f"window window-3f2a in {FILE} cannot be used: ", hint="Restore the file")
     assert (tmp_path / FILE).read_text() == '{"version": 1, "windows": [{"name": "window-3f2a"}]}'
 
 

@@ -18,6 +18,7 @@ import pytest
 
 from pgevents.lsn import Lsn
 from pgevents.rule import Rules
+from pgevents.rule_table import timestamp
 from pgevents.rules import parse_rules
 from tests.integration.command import KILL, Command, Json, Shop, pgevents, stored
 from tests.integration.streaming import BOTH, Recording, ask, check, run
@@ -523,6 +524,20 @@ def test_an_origin_is_set_up_as_the_page_says(recording: Recording, request: pyt
 
     assert counted(recording.equal_events(rules=rules(plain))) == {"orders": {"insert": 30}}
     assert recording.events("wal2json", rules=rules(pushed)) == []
+
+
+def test_when_an_origin_committed_is_what_its_session_says(recording: Recording, origin: str) -> None:
+    began = timestamp(datetime.now(UTC))
+    recording.run(
+        f"SELECT pg_replication_origin_session_setup('{origin}'); INSERT INTO orders VALUES (1, 'an order')",
+        "INSERT INTO orders VALUES (2, 'an order')",
+        "SELECT pg_replication_origin_xact_setup('0/0', clock_timestamp());INSERT INTO orders VALUES (3, 'an order')",
+    )
+
+    unsaid, stale, said = [event["tx"]["committed_at"] for event in recording.equal_events()]
+
+    assert unsaid == "2000-01-01T00:00:00.000000Z"
+    assert began < stale < said < timestamp(datetime.now(UTC))
 
 
 def test_the_record_on_the_page_is_an_event() -> None:

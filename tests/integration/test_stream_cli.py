@@ -1,6 +1,7 @@
 """The life of a stream: how it starts, where it ends, what a signal does, and where its settings come from."""
 
 import json
+import re
 import signal
 import socket
 import time
@@ -164,6 +165,19 @@ def test_a_signal_under_load_drains_and_a_restart_repeats_nothing(
     assert (ended.code, again.code) == (0, 0), ended.stderr + again.stderr
     assert f"done: events={first} confirmed={first} " in ended.stderr
     assert ids_of(stored(file)) == committed
+
+
+def test_what_rules_took_out_is_counted_by_rule_at_the_end(shop: Shop, tmp_path: Path) -> None:
+    run(shop.dsn, "INSERT INTO orders SELECT generate_series(1, 30)", "INSERT INTO orders VALUES (31), (32), (40)")
+    (tmp_path / "pgevents.toml").write_text(
+        '[[skip]]\nname = "large"\nrows = 20\n[[filter]]\nname = "old"\nwhen = "new.id > 39"\n'
+    )
+
+    outcome = pgevents(tmp_path, "stream", *shop.options, *TO_FILE, *UNTIL_NOW)
+
+    assert re.search(r"info skipped by rule rule=large transactions=1 rows=30$", outcome.stderr, re.MULTILINE)
+    assert re.search(r"info filtered by rule rule=old changes=2 tables=.*public\.orders.*2", outcome.stderr)
+    assert "skipped=1 skipped_rows=30 filtered=2" in outcome.stderr.splitlines()[-1]
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import pytest
 from pgevents import slot
 from pgevents.app import supervise
 from pgevents.batch import Batch
+from pgevents.errors import Unroutable
 from pgevents.event import Address, Envelope
 from pgevents.interfaces import SinkOptions
 from pgevents.lsn import Lsn
@@ -70,6 +71,30 @@ def test_the_slot_is_let_go_of_while_no_queue_is_bound(
     assert "the slot is left until a queue is bound" in caplog.text
     assert {event["table"] for event in map(event_of, stored(vhost, "late"))} == {"unbound"}
     assert 1 <= len(stored(vhost, "bound")) <= 2
+
+
+def test_a_stop_is_not_held_up_by_an_event_that_no_queue_is_bound_for(database15: str, vhost: str) -> None:
+    """Told to stop while it holds the event, it does not begin to wait for the queue."""
+    name = str(psycopg2.extensions.parse_dsn(database15)["dbname"])
+    settings = Settings(
+        dsn=as_role(database15), slot=name, create_slot=True, sink=vhost, stall_timeout_s=4, drain_timeout_s=20
+    )
+    streaming = Streaming(settings, until=None, dry_run=False, say=lambda _line: None)
+
+    async def scenario() -> None:
+        running = asyncio.ensure_future(supervise(streaming))
+        await until(lambda: streaming.is_open, running)
+        with closing(psycopg2.connect(database15)) as connection:
+            connection.autocommit = True
+            connection.cursor().execute("create table unbound (id int primary key); insert into unbound values (1)")
+        await until(lambda: streaming.progress.published == 1, running)
+        streaming.stop.set()
+        with pytest.raises(Unroutable):
+            await asyncio.wait_for(running, 10)
+
+    asyncio.run(scenario())
+
+    assert streaming.progress.confirmed == 0
 
 
 def event_of(message: tuple[object, bytes]) -> dict[str, Any]:

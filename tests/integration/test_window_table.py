@@ -208,25 +208,59 @@ def test_a_role_without_a_privilege_is_told_which_it_needs(
     assert "SELECT, INSERT and DELETE" in refused.value.hint
 
 
-def test_a_row_that_was_edited_into_nonsense_is_refused_by_name(table: WindowTable, database15: str) -> None:
-    name = table.add(EVENING).rule.name
-    run(database15, """UPDATE pgevents.skip_window SET rule = '{"since": "soon"}'""")
-
-    with pytest.raises(StateRefused, match=rf"^{table} \[\[skip\]\] .*{name}.*: since: it must be a time") as refused:
-        table.load()
-
-    assert "pgevents skip remove" in refused.value.hint
+def damage(dsn: str, name: str, rule: str) -> None:
+    run(dsn, f"UPDATE pgevents.skip_window SET rule = '{rule}' WHERE name = '{name}'")
 
 
-def test_a_number_that_only_postgresql_reads_is_nonsense_too(table: WindowTable, database15: str) -> None:
-    name = table.add(EVENING).rule.name
-    run(database15, """UPDATE pgevents.skip_window SET rule = '{"xid": 1e400}'""")
+@pytest.mark.parametrize(
+    ("rule", "what"),
+    [
+        ('{"since": "soon"}', "since: it must be a time with its zone"),
+        ("[]", "it is no rule"),
+        ("null", "it is no rule"),
+        ("{}", "rule: it tests nothing"),
+        ('{"xid": 1e400}', "its JSON cannot be read"),
+        ('{"xid": 1.5}', "xid: it must be a whole number"),
+        ('{"marked": true}', "it is not for an xid, for LSNs or for a time"),
+        ('{"xid": 5, "action": "park"}', "action: park is none of drop, summarise, publish"),
+        ('{"xid": 5, "rows": 7, "action": "forget"}', "xid: the rule tests rows already"),
+    ],
+)
+def test_a_row_that_was_edited_into_nonsense_is_refused_by_name_and_can_be_removed(
+    table: WindowTable, database15: str, rule: str, what: str
+) -> None:
+    kept, name = table.add(XID), table.add(EVENING).rule.name
+    damage(database15, name, rule)
 
-    with pytest.raises(StateRefused, match=f"^{table} does not hold windows$"):
+    with pytest.raises(StateRefused, match=f"^window {name} in {table} cannot be used: {what}") as refused:
         table.load()
     table.remove(name)
 
-    assert table.load() == ()
+    assert refused.value.hint.startswith(f"Remove it with pgevents skip remove {name}, or ")
+    assert table.load() == (kept.rule,)
+
+
+def test_an_unknown_name_is_answered_with_those_that_are_damaged(table: WindowTable, database15: str) -> None:
+    name = table.add(EVENING).rule.name
+    damage(database15, name, "[]")
+
+    with pytest.raises(ConfigError, match="there is no window zzz") as far:
+        table.remove("zzz")
+    with pytest.raises(ConfigError) as near:
+        table.remove(name[:-1])
+
+    assert far.value.hint == f"Damaged, and to be removed: {name}."
+    assert near.value.hint == f"Did you mean {name}?"
+
+
+def test_a_name_that_a_shell_would_take_apart_is_quoted_for_it(table: WindowTable, database15: str) -> None:
+    table.add(EVENING)
+    run(database15, "UPDATE pgevents.skip_window SET name = 'the old one', rule = '[]'")
+
+    with pytest.raises(StateRefused, match=r"^window the old one in") as refused:
+        table.load()
+
+    assert "pgevents skip remove 'the old one'," in refused.value.hint
 
 
 def test_a_table_of_another_shape_is_refused_by_name(table: WindowTable, database15: str) -> None:
@@ -234,15 +268,6 @@ def test_a_table_of_another_shape_is_refused_by_name(table: WindowTable, databas
 
     with pytest.raises(StateRefused, match=rf"^{table} is not that of migrations/0003_skip_window\.sql: column"):
         table.load()
-
-
-def test_a_row_that_was_edited_into_nonsense_can_be_removed(table: WindowTable, database15: str) -> None:
-    name = table.add(EVENING).rule.name
-    run(database15, """UPDATE pgevents.skip_window SET rule = '{"since": "soon"}'""")
-
-    table.remove(name)
-
-    assert table.load() == ()
 
 
 def test_a_running_stream_keeps_its_windows_where_the_connection_is_lost_and_says_so_once(
@@ -348,6 +373,23 @@ def test_a_window_added_on_one_host_is_taken_up_on_another_and_by_its_successor(
     assert name in pgevents(there, "skip", "list", *options).stdout
     assert pgevents(successor, "skip", "remove", name, *options).code == 0
     assert pgevents(here, "skip", "list", *options).stderr == "0 windows are in table pgevents.skip_window\n"
+
+
+def test_a_damaged_window_is_found_and_removed_by_the_commands_alone(database15: str, tmp_path: Path) -> None:
+    shop = Shop(database15)
+    install(database15)
+    options = (*shop.options, *IN_TABLE)
+    name = pgevents(tmp_path, "skip", "add", "--xid", "812", *WHY, *options).stdout.strip()
+    damage(database15, name, '{"marked": true}')
+
+    listed = pgevents(tmp_path, "skip", "list", *options)
+    guessed = pgevents(tmp_path, "skip", "remove", "zzz", *options)
+    removed = pgevents(tmp_path, "skip", "remove", name, *options)
+
+    listed.refused(REFUSED, error=f"^window {name} in table", hint=f"pgevents skip remove {name}")
+    guessed.refused(2, error="there is no window zzz", hint=name)
+    assert removed.code == 0, removed.stderr
+    assert pgevents(tmp_path, "skip", "list", *options).code == 0
 
 
 def test_a_dry_run_and_explain_heed_the_windows_of_the_table(database15: str, tmp_path: Path) -> None:

@@ -57,6 +57,7 @@ def test_tls_is_verified_unless_that_is_declined() -> None:
         ("amqp://host/a/b", "more than one part"),
         ("amqp://host?exchange=", "default exchange"),
         ("amqp://host?exchange=" + "x" * 256, "256 bytes"),
+        ("amqp://host?exchange=amq.nope", "exchange= in the RabbitMQ URL: 'amq.nope' has the prefix amq."),
         ("amqp://host?exchange=a&exchange=b", "exchange twice"),
         ("amqp://host?heartbeat=soon", "heartbeat=soon"),
         ("amqp://host?connection_timeout=0", "connection_timeout=0"),

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 import click
 import pytest
@@ -24,14 +25,17 @@ MODULES_HELP_DOES_WITHOUT = ("psycopg2", "pika", "orjson", "rich", "tenacity", "
 def run(tmp_path: Path) -> Run:
     """Runs the command as a shell does, in an empty folder and a bare environment."""
 
-    def pgevents(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    def pgevents(
+        *arguments: str, stdout: int | IO[bytes] = subprocess.PIPE, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
         bare = {"PATH": os.environ["PATH"], "PYTHONPATH": str(Path(cli.__file__).parents[1])}
         return subprocess.run(
             [sys.executable, "-m", "pgevents", *arguments],
             cwd=tmp_path,
             env=bare | environment,
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
             text=True,
             timeout=60,
             check=False,
@@ -105,6 +109,51 @@ def test_an_unknown_flag_names_the_nearest(run: Run) -> None:
     assert done.returncode == 2
     assert "No such option '--windw'" in done.stderr.replace(": --windw", " '--windw'")
     assert "--window" in done.stderr
+
+
+PRINTING = (
+    ["config", "show"],
+    ["config", "check"],
+    ["skip", "list", "--json"],
+    ["schema"],
+    ["--help"],
+    ["--version"],
+)
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("arguments", PRINTING, ids=" ".join)
+def test_what_standard_output_does_not_take_is_an_error_in_one_line(
+    run: Run, arguments: list[str], unbuffered: str
+) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = run(*arguments, stdout=full, PYTHONUNBUFFERED=unbuffered)
+
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "error: cannot write to standard output: No space left on device",
+        "hint: Send it to where there is room for it, such as another file.",
+    ]
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("arguments", PRINTING, ids=" ".join)
+def test_a_reader_that_has_ended_ends_a_command_and_nothing_is_said_of_it(
+    run: Run, arguments: list[str], unbuffered: str
+) -> None:
+    ours, theirs = os.pipe()
+    os.close(ours)
+    with open(theirs, "wb") as pipe:  # noqa: PTH123 - a descriptor
+        done = run(*arguments, stdout=pipe, PYTHONUNBUFFERED=unbuffered)
+
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_a_full_device_is_also_named_where_the_encoding_would_not_do(run: Run) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = run("schema", stdout=full, PYTHONIOENCODING="ascii")
+
+    assert (done.returncode, done.stderr.count("\n")) == (1, 2)
 
 
 def test_an_error_is_one_line_and_a_hint_on_standard_error(run: Run) -> None:

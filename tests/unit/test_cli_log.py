@@ -49,6 +49,27 @@ def test_a_line_break_in_text_does_not_make_a_second_line() -> None:
     assert stream.getvalue().endswith(' info first\\nsecond reason="third\\nfourth"\n')
 
 
+@pytest.mark.parametrize("character", [*"\0\t\v\f\r\x1b\x1c\x7f", *"\x85\x9b\xa0\u2028\u2029\u202e\u200b\U000e0001"])
+def test_what_cannot_be_printed_is_escaped_in_the_message_and_in_fields(character: str) -> None:
+    stream = io.StringIO()
+    log.configure("info", "text", stream=stream)
+    text = f"a{character}b"
+    escaped = f"a{json.dumps(character)[1:-1]}b"
+
+    logger.info(text, extra={"reason": text, "words": f"two {text}"})
+
+    assert stream.getvalue().endswith(f' info {escaped} reason="{escaped}" words="two {escaped}"\n')
+
+
+def test_words_of_any_language_are_written_as_they_are() -> None:
+    stream = io.StringIO()
+    log.configure("info", "text", stream=stream)
+
+    logger.info("höflich 価格", extra={"reason": "価格", "words": 'zwölf "é" €'})
+
+    assert stream.getvalue().endswith(' info höflich 価格 reason=価格 words="zwölf \\"é\\" €"\n')
+
+
 def test_a_json_line_is_one_object() -> None:
     stream = io.StringIO()
     log.configure("info", "json", stream=stream)

@@ -116,6 +116,13 @@ def test_conditions_of_several_filters_must_all_hold() -> None:
             *(150_000, "f", "it is true of deletes, which have no new row"),
         ),
         ('[[filter]]\nname = "big"\nwhen = "new.gone > 1"', 150_000, "f", "there is no column gone"),
+        (
+            '[[filter]]\nname = "big"\nwhen = "10 / new.id > 1"',
+            150_000,
+            "f",
+            "arithmetic may fail on a row, and then",
+        ),
+        ('[[filter]]\nname = "big"\nwhen = "lower(new.email) = \'x\'"', 150_000, "f", "it folds letters, which"),
     ],
 )
 def test_a_condition_that_a_publication_cannot_have_stays_and_says_why(
@@ -126,6 +133,104 @@ def test_a_condition_that_a_publication_cannot_have_stays_and_says_why(
     assert "WHERE" not in "".join(made.statements)
     [said] = made.kept
     assert said.startswith(f"public.orders: the condition of filter big: {reason}")
+
+
+COMES = "and an update that moves a row into the row filter would come as an insert"
+
+
+@pytest.mark.parametrize(
+    ("other", "reason"),
+    [
+        (
+            '[[filter]]\nname = "jump"\nwhen = "new.id > 5 OR old.id > 5"',
+            f"filter jump asks for old, {COMES}, without",
+        ),
+        (
+            '[[route]]\nname = "vip"\nrouting_key = "vip"\nwhen = "old.total > 5"',
+            f"route vip asks for old, {COMES}, without it",
+        ),
+        (
+            '[[filter]]\nname = "same"\ndrop_unchanged = true\nignore = ["total"]',
+            f"filter same ignores total, {COMES}, which it lets through",
+        ),
+    ],
+)
+def test_a_row_filter_that_another_rule_would_see_stays_and_names_it(other: str, reason: str) -> None:
+    made = planned(f"{BIG}\n{other}", [table(identity="f")])
+
+    assert "WHERE" not in "".join(made.statements)
+    assert any(each.startswith(f"public.orders: the condition of filter big: {reason}") for each in made.kept)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        '[[filter]]\nname = "jump"\ntables = ["audit"]\nwhen = "old.id > 5"',
+        '[[filter]]\nname = "same"\ndrop_unchanged = true\nignore = ["email"]',
+        '[[route]]\nname = "gone"\nrouting_key = "gone"\noperations = ["delete"]\nwhen = "old.total > 5"',
+        '[[route]]\nname = "vip"\nrouting_key = "vip"\nwhen = "new.total > 500"',
+    ],
+)
+def test_a_row_filter_that_no_other_rule_would_see_is_pushed(other: str) -> None:
+    made = planned(f"{BIG}\n{other}", [table(identity="f"), table("audit", identity="f")])
+
+    assert "public.orders: the condition of filter big" in made.pushed
+
+
+def test_old_may_be_asked_for_where_no_updates_are_published() -> None:
+    route = '[[route]]\nname = "vip"\nrouting_key = "vip"\nwhen = "old.total IS NULL"'
+
+    assert "WHERE" in target(planned(f"{BIG}{INSERTS}\n{route}"))
+
+
+def test_inserts_alone_are_not_filtered_where_the_updates_of_another_table_are_published() -> None:
+    made = planned(f'{BIG}{INSERTS}\ntables = ["orders"]', [table(identity="f"), table("audit")])
+
+    assert "WHERE" not in "".join(made.statements)
+    assert made.kept[1] == (
+        "public.orders: the condition of filter big: an update that moves a row into it would come as an insert, "
+        "which the filters let through"
+    )
+
+
+@pytest.mark.parametrize(
+    ("collations", "reason"),
+    [
+        ({"email": 16_500}, "email has a user-defined collation, which a row filter may not use"),
+        ({"email": 950, "id": 951}, "its columns have different collations, and the server may fail to compare them"),
+    ],
+)
+def test_collations_that_a_row_filter_may_not_use_stay_in_the_stream(collations: dict[str, int], reason: str) -> None:
+    orders = table(identity="f")
+    orders.collations = collations
+
+    made = planned('[[filter]]\nname = "big"\nwhen = "new.email = \'x\' AND new.id > 1"', [orders])
+
+    assert made.kept == [f"public.orders: the condition of filter big: {reason}"]
+
+
+def test_inserts_lack_no_value() -> None:
+    orders = table()
+    orders.toastable = {"email"}
+
+    made = planned('[[filter]]\nname = "big"\nwhen = "new.id > 1"', [orders])
+
+    [said] = made.kept
+    assert said == (
+        "public.orders: the condition of filter big: an update that moves a row into it would come as an insert, "
+        'which may lack email: ALTER TABLE "public"."orders" REPLICA IDENTITY FULL'
+    )
+
+
+def test_routes_that_take_updates_and_inserts_apart_are_named() -> None:
+    routes = "".join(
+        f'\n[[route]]\nname = "{name}"\nrouting_key = "x"\noperations = {operations}'
+        for name, operations in (("new", '["insert"]'), ("both", '["insert", "update"]'), ("late", '["update"]'))
+    )
+
+    made = planned(f"{BIG}{routes}", [table(identity="f")])
+
+    assert "routes that take inserts or updates alone take such an update for an insert: new, late" in made.warnings
 
 
 def test_under_full_identity_updates_can_be_filtered_and_change_their_kind() -> None:

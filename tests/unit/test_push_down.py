@@ -19,7 +19,7 @@ SHOP = TableFilter(("shop.*",))
 
 
 def made(*tables: tuple[str, str], plugin: str = "wal2json", has_windows: bool = False, **settings: Any) -> PushDown:
-    return push_down(Settings(push_down=True, **settings), tables, plugin=plugin, has_windows=has_windows)
+    return push_down(Settings(push_down=True, **settings), tables, {}, plugin=plugin, has_windows=has_windows)
 
 
 def without(*operations: str, tables: TableFilter = ALL) -> FilterRule:
@@ -29,7 +29,21 @@ def without(*operations: str, tables: TableFilter = ALL) -> FilterRule:
 
 
 def test_nothing_is_pushed_down_unless_it_is_asked_for() -> None:
-    assert push_down(Settings(tables=("shop.*",)), []) == PushDown()
+    assert push_down(Settings(tables=("shop.*",)), [], {}) == PushDown()
+
+
+def test_an_origin_is_pushed_down_by_its_rule_alone() -> None:
+    rules = Rules(
+        skip=tuple(SkipRule(each, origin=each, push_down=each != "kept") for each in ("bulk", "kept", "new"))
+    )
+
+    pushed = push_down(Settings(tables=("shop.*",), rules=rules), [], {"bulk": 3, "kept": 4})
+
+    assert pushed.options == {"filter-origins": "3"}
+    assert pushed.lines() == [
+        "in wal2json: without the transactions of origin bulk",
+        "in the stream: origin new: there is none of that name yet",
+    ]
 
 
 def test_to_pgoutput_nothing_is_pushed_down_and_the_publication_is_named() -> None:

@@ -160,7 +160,14 @@ def test_a_route_is_read() -> None:
     assert (rule.expiration_ms, rule.format, rule.compression) == (1500, "debezium", "gzip")
 
 
-@pytest.mark.parametrize("expiration", ["0", "0.0", "4294967"])
+@pytest.mark.parametrize("exchange", ["amq.topic", "amq.direct", "amq", "amqp.x", "AMQ.x"])
+def test_an_exchange_that_clients_can_publish_to_is_allowed(exchange: str) -> None:
+    (rule,) = rules(f'[[route]]\nexchange = "{exchange}"').route
+
+    assert rule.exchange == exchange
+
+
+@pytest.mark.parametrize("expiration", ["0", "0.0", "0.001", "4294967"])
 def test_the_bounds_of_an_expiration_are_allowed(expiration: str) -> None:
     (rule,) = rules(f"[[route]]\nexpiration = {expiration}").route
 
@@ -281,6 +288,12 @@ WRONG: list[tuple[str, str, str]] = [
     ("[[route]]\nexpiration = inf", "[[route]] 1: expiration: it must be a number of seconds from 0", ""),
     ("[[route]]\nexpiration = nan", "[[route]] 1: expiration: it must be a number of seconds from 0", ""),
     ("[[route]]\nexpiration = -1", "[[route]] 1: expiration: it must be a number of seconds from 0", ""),
+    (
+        "[[route]]\nexpiration = 0.0004",
+        "[[route]] 1: expiration: it is less than a millisecond, 0.001",
+        "With 0 the broker drops",
+    ),
+    ("[[route]]\nexpiration = 0.00099", "[[route]] 1: expiration: it is less than a millisecond, 0.001", ""),
     ('[[route]]\nexpiration = "60"', "[[route]] 1: expiration: it must be a number of seconds from 0", ""),
     ("[[route]]\nheaders = { a = 1 }", "[[route]] 1: headers.a: it must be text", ""),
     ('[[route]]\nheaders = { CC = "x" }', "[[route]] 1: headers: a name must be 1 to 255 bytes, and neither CC", ""),
@@ -291,6 +304,16 @@ WRONG: list[tuple[str, str, str]] = [
     ('[[route]]\nrouting_key = "{table!r}"', "[[route]] 1: routing_key: a field stands alone", ""),
     (f'[[route]]\nrouting_key = "{"é" * 128}"', "[[route]] 1: routing_key: it is longer than 255 bytes", ""),
     (f'[[route]]\nexchange = "{"x" * 256}"', "[[route]] 1: exchange: it is longer than 255 bytes", ""),
+    (
+        '[[route]]\nexchange = "amq.nope"',
+        "[[route]] 1: exchange: 'amq.nope' has the prefix amq., which is reserved for the broker's own exchanges",
+        "there are amq.topic, amq.direct",
+    ),
+    (
+        '[[skip]]\nmarked = true\naction = "slow-lane"\nexchange = "amq.rabbitmq.trace"',
+        "[[skip]] 1: exchange: 'amq.rabbitmq.trace' has the prefix amq.",
+        "Give it another name.",
+    ),
     ('[[route]]\nformat = "debezim"', "[[route]] 1: format: 'debezim' is none of ", "Did you mean debezium?"),
     ("[[route]]\nformat = 1", "[[route]] 1: format: that is none of ", ""),
     ('[[route]]\ncompression = "gzp"', "[[route]] 1: compression: 'gzp' is not a compression", "gzip"),

@@ -422,12 +422,51 @@ def test_a_window_that_is_added_before_the_commit_is_read_covers_what_is_held() 
     assert record(stream.feed(commit(100, 110))).from_seq == 1
 
 
-def test_a_mark_after_a_rule_of_another_kind_has_decided_is_late() -> None:
+def test_a_mark_after_a_rule_has_decided_is_not_called_late(caplog: pytest.LogCaptureFixture) -> None:
+    """Whichever rule it was: another kind, or another mark."""
     stream = Stream(MARKED, SkipRule("large", Action.SLOW_LANE, rows=1))
 
     stream.transaction(order(1), order(2), mark(), order(3))
+    stream.transaction(mark(), order(1), mark())
 
-    assert stream.counts.late_marks == 1
+    assert stream.counts.overruled_marks == 2
+    assert stream.counts.late_marks == 0
+    assert [each.rule for each in caplog.records if "a rule had decided before" in each.message] == ["large"]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("tables", "words"), [((), "changed nothing that is streamed"), (("public.other",), "names tables in which")]
+)
+def test_a_mark_that_takes_nothing_is_warned_of(
+    tables: tuple[str, ...], words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    Stream(MARKED).transaction(mark(*tables))
+
+    assert words in caplog.text
+
+
+def test_rows_that_are_counted_by_rule_are_no_messages() -> None:
+    stream = Stream(MARKED)
+
+    stream.transaction(mark(), order(1), order(2), logical_message(9, "other", b"hello"))
+
+    assert stream.counts.rows == {MARKED.name: 2}
+    assert list(stream.counts.by_rule()) == [("skipped by rule", {"rule": MARKED.name, "transactions": 1, "rows": 2})]
+
+
+def test_what_is_filtered_is_counted_by_rule_and_table_the_most_first() -> None:
+    counts = Counts()
+    for number in range(1, 13):
+        counts.filtered["paid", f"public.t{number}"] += number
+    counts.filtered["other", "public.t1"] += 1
+
+    paid, other = counts.by_rule()
+
+    assert paid[0] == other[0] == "filtered by rule"
+    assert (paid[1]["rule"], paid[1]["changes"]) == ("paid", 78)
+    assert list(paid[1]["tables"].items())[:2] == [("public.t12", 12), ("public.t11", 11)]
+    assert len(paid[1]["tables"]) == 10
+    assert other[1] == {"rule": "other", "changes": 1, "tables": {"public.t1": 1}}
 
 
 def test_a_million_late_marks_make_a_handful_of_lines(caplog: pytest.LogCaptureFixture) -> None:

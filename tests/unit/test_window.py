@@ -246,7 +246,30 @@ def test_a_rule_that_is_no_window_is_refused_in_its_file(file: WindowFile, path:
     row = {"name": "window-3f2a", "marked": True, "added_by": "me@here", "added_at": "2026-11-20T18:00:00Z"}
     path.write_text(json.dumps({"version": 1, "windows": [row]}))
 
-    with pytest.raises(StateRefused, match="does not hold windows"):
+    with pytest.raises(StateRefused, match=r"window-3f2a in .* it is not for an xid, for LSNs or for a time"):
+        file.load()
+
+
+@pytest.mark.parametrize("row", [[], None, 7, {}, {"name": ""}, {"name": ["x"]}, {"xid": 812}])
+def test_a_row_without_a_name_is_called_by_its_number(file: WindowFile, path: Path, row: object) -> None:
+    file.add(XID)
+    document = json.loads(path.read_text())
+    document["windows"].append(row)
+    path.write_text(json.dumps(document))
+
+    with pytest.raises(
+        StateRefused, match=rf"^window (2|\['x'\]) in {path} cannot be used: (name: it|it is no rule)"
+    ):
+        file.load()
+
+
+def test_two_windows_of_one_name_are_refused(file: WindowFile, path: Path) -> None:
+    name = file.add(XID).rule.name
+    document = json.loads(path.read_text())
+    document["windows"] *= 2
+    path.write_text(json.dumps(document))
+
+    with pytest.raises(StateRefused, match=f"^window {name} in {path} cannot be used: name: another one has it$"):
         file.load()
 
 
@@ -254,8 +277,39 @@ def test_what_is_wrong_with_a_window_is_said(file: WindowFile, path: Path) -> No
     name = file.add(EVENING).rule.name
     path.write_text(path.read_text().replace("2026", "the year 2026"))
 
-    with pytest.raises(StateRefused, match=rf"\[\[skip\]\] .*{name}.*: since: it must be a time with its zone"):
+    with pytest.raises(
+        StateRefused, match=rf"^window {name} in {path} cannot be used: since: it must be a time with its zone"
+    ):
         file.load()
+
+
+def test_of_several_things_that_are_wrong_with_a_window_the_first_is_said(file: WindowFile, path: Path) -> None:
+    name = file.add(XID).rule.name
+    document = json.loads(path.read_text())
+    document["windows"][0] |= {"xid": 1, "action": "forget", "colour": "red"}
+    path.write_text(json.dumps(document))
+
+    with pytest.raises(
+        StateRefused, match=f"^window {name} in {path} cannot be used: 'colour': there is no such key$"
+    ):
+        file.load()
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+KEYS = ("name", "action", "reason", "xid", "lsn", "since", "until", "added_by", "added_at", "marked", "rows")
+
+
+@given(row=st.dictionaries(st.sampled_from(KEYS), JSON) | JSON)
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_a_row_holds_only_a_refusal_is_raised(path: Path, row: object) -> None:
+    path.write_text(json.dumps({"version": 1, "windows": [row]}))
+
+    with pytest.raises(StateRefused, match=r"^window .* cannot be used: ."):
+        WindowFile(path).load()
 
 
 @given(st.binary(max_size=200))

@@ -23,7 +23,7 @@ from pgevents.sink.amqp.url import AmqpUrl, BrokerAddress
 
 # pika hands on a refusal during the handshake as the repr of what the broker closed the connection with.
 _REFUSAL = re.compile(r"""ConnectionClosedByBroker: \((?P<code>\d+)\) (['"])(?P<text>.*)\2""", re.DOTALL)
-_EXCHANGE = re.compile(r"exchange '(?P<name>.*)' in vhost '")
+_EXCHANGE = re.compile(r"exchange (?:name )?'(?P<name>.*)' (?:in vhost '|contains reserved prefix )")
 _ALERT = re.compile(r"\[SSL: (?P<reason>\w*ALERT\w*)\]")
 _SIZES = re.compile(r"message size (?P<size>\d+) .*larger than\D*(?P<most>\d+)")
 

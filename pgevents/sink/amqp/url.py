@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from urllib.parse import quote, unquote
 
 from pgevents.errors import ConfigError
+from pgevents.exchange import check_exchange
 
 DEFAULT_EXCHANGE = "pgevents"
 PLAIN_PORT, TLS_PORT = 5672, 5671
@@ -159,6 +160,10 @@ def _exchange(parameters: Mapping[str, str]) -> str:
     size = len(exchange.encode())
     if size > SHORT_STRING_BYTES:
         raise ConfigError(f"exchange= is {size} bytes long; AMQP allows {SHORT_STRING_BYTES}")
+    try:
+        check_exchange(exchange)
+    except ConfigError as error:
+        raise ConfigError(f"exchange= in the RabbitMQ URL: {error}", hint=error.hint) from error
     return exchange
 
 
