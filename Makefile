@@ -23,7 +23,7 @@ demo: $(DEMO_READY) ## Stream a small shop's changes through private servers for
 
 test: .venv/installed-dev ## Run every test, against private PostgreSQL and RabbitMQ servers it starts itself
 	$(PYTHON) scripts/services.py
-	$(PYTHON) -m pytest -m "not alone" -n $(JOBS) --dist worksteal -ra --durations=10
+	$(PYTHON) -m pytest -m "not alone" -n $(JOBS) --dist loadfile -ra --durations=10
 	$(PYTHON) -m pytest -m alone -ra
 
 check: .venv/installed-dev ## Lint, check formatting, types and imports, and run the unit tests

@@ -83,8 +83,9 @@ def segment_of(server: Postgres, shop: Shop) -> Path:
     return server.folder / "data" / "pg_wal" / str(name)
 
 
-def write_wal(shop: Shop, megabytes: int) -> None:
-    run(shop.dsn, *["SELECT pg_logical_emit_message(false, '', repeat('x', 1000000))"] * megabytes, "CHECKPOINT")
+def write_wal(shop: Shop, files: int) -> None:
+    """Little of it to be sent: a walsender that is to leave, and has its reader's buffer full, never does."""
+    run(shop.dsn, *["SELECT pg_logical_emit_message(false, '', 'x')", "SELECT pg_switch_wal()"] * files, "CHECKPOINT")
 
 
 def test_a_wal_file_that_is_missing_for_a_while_is_waited_for(server: Postgres, shop: Shop, tmp_path: Path) -> None:
@@ -118,7 +119,7 @@ def test_a_wal_file_that_is_missing_until_the_slot_is_lost_is_a_gap(
         write_wal(shop, 3)
         ended = stream.ended(deadline_s=5)
 
-    ended.refused(GAP, error=word_of_loss(shop), hint="(?i)drop the slot")
+    ended.refused(GAP, error=word_of_loss(shop), hint="(?i)drop (the slot|it)")
 
 
 @pytest.mark.fault("F28", "I12")
@@ -138,7 +139,7 @@ def test_a_slot_that_is_lost_while_it_is_read_is_a_gap_at_once(shop: Shop, tmp_p
         stream.send(signal.SIGCONT)
         ended = stream.ended(deadline_s=5)
 
-    ended.refused(GAP, error=word_of_loss(shop), hint="(?i)drop the slot")
+    ended.refused(GAP, error=word_of_loss(shop), hint="(?i)drop (the slot|it)")
 
 
 @dataclass(frozen=True, slots=True)
