@@ -95,13 +95,16 @@ def explain(
 @contextmanager
 def _quiet() -> Iterator[None]:
     """What the rules log of a transaction is in its verdict."""
-    logger = logging.getLogger("pgevents.sift")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
+    from pgevents import evidence, sift
+
+    before = {logger: logger.level for logger in (sift.logger, evidence.logger)}
+    for logger in before:
+        logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        logger.setLevel(before)
+        for logger, level in before.items():
+            logger.setLevel(level)
 
 
 @contextmanager

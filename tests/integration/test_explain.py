@@ -324,3 +324,13 @@ def test_a_device_that_takes_no_more_is_named_and_a_reader_that_has_ended_is_not
     assert gone.code == 1
     assert "error:" not in read.stderr + gone.stderr
     assert "Traceback" not in read.stderr + gone.stderr
+
+
+def test_what_the_rules_would_log_is_in_the_verdict_alone(database15: str, tmp_path: Path) -> None:
+    shop = Shop(database15)
+    run(shop.dsn, "INSERT INTO orders SELECT generate_series(1, 30)")
+
+    outcome = pgevents(tmp_path, "explain", *shop.options, "--skip-rows", "20")
+
+    assert "dropped by rule --skip-rows" in outcome.stdout
+    assert outcome.stderr == ""
