@@ -111,7 +111,7 @@ class Assembler:
         finally:
             transaction.spool.close()
 
-    def _newer(self, transaction: "InProgress") -> Iterator[RawMessage]:
+    def _newer(self, transaction: InProgress) -> Iterator[RawMessage]:
         """Relations that came after those of the transaction, which has just repeated its own."""
         for oid, arrived in transaction.arrived.items():
             latest = self._relations.get(oid, arrived)

@@ -36,29 +36,30 @@ def check_file(settings: Settings) -> list[str]:
     return [*warnings_of(settings.rules), *wordless(settings), *_too_large(settings)]
 
 
-def _too_large(settings: Settings, tables: Sequence[Table] = ()) -> Iterator[str]:
-    """Size rules that no transaction of one of these tables meets before it outgrows what is held.
-
-    Without tables: that none of any table meets.
-    """
+def _too_large(settings: Settings) -> Iterator[str]:
+    """Size rules that no transaction meets before it outgrows what is held, whatever its tables."""
     for rule in settings.rules.skip:
-        rows, narrowest = rule.rows or 0, rows_held(settings.look_ahead_bytes, columns=1)
-        if not tables and rows > narrowest:
-            yield _outgrown(rule, "of one column", narrowest, columns=1)
-        if rows > narrowest:
-            continue
+        if (rule.rows or 0) > rows_held(settings.look_ahead_bytes, columns=1):
+            yield _outgrown(rule, "of one column", settings, columns=1)
+
+
+def _too_wide(settings: Settings, tables: Sequence[Table]) -> Iterator[str]:
+    """Other size rules that no transaction of one of these tables meets."""
+    for rule in settings.rules.skip:
+        rows = rule.rows or 0
         covered = [each for each in tables if rule.tables is None or rule.tables(each.schema, each.name)]
         wide = [each for each in covered if rows > rows_held(settings.look_ahead_bytes, columns=len(each.types))]
-        if wide:
+        if wide and rows <= rows_held(settings.look_ahead_bytes, columns=1):
             columns = max(len(each.types) for each in wide)
-            held = rows_held(settings.look_ahead_bytes, columns=columns)
-            yield _outgrown(rule, f"of {columns} columns, as in {some(wide)}", held, columns=columns)
+            yield _outgrown(rule, f"of {columns} columns, as in {some(wide)}", settings, columns=columns)
 
 
-def _outgrown(rule: SkipRule, which: str, held: int, *, columns: int) -> str:
-    most = rows_held(MOST_LOOK_AHEAD_BYTES, columns=columns)
-    hint = f"Give more look_ahead_bytes, up to {MOST_LOOK_AHEAD_BYTES}." if (rule.rows or 0) <= most else ""
-    hint = hint or f"With the most look_ahead_bytes there may be, it is {most:,}."
+def _outgrown(rule: SkipRule, which: str, settings: Settings, *, columns: int) -> str:
+    held, most = (rows_held(room, columns=columns) for room in (settings.look_ahead_bytes, MOST_LOOK_AHEAD_BYTES))
+    if (rule.rows or 0) <= most:
+        hint = f"Give more look_ahead_bytes, up to {MOST_LOOK_AHEAD_BYTES}."
+    else:
+        hint = f"With the most look_ahead_bytes there may be, it is {most:,}."
     return _said(
         f"{place('skip', rule.name)}: rows: a transaction outgrows look_ahead_bytes before the rule decides, and is "
         f"published: of rows {which}, at most {held:,} are held",
@@ -89,7 +90,7 @@ def check_rules(sql: Sql, settings: Settings) -> list[str]:
     every, keep = tables(sql), TableFilter(settings.tables, settings.exclude_tables)
     check = Check([table for table in every if keep(table.schema, table.name)], enums(sql), list(map(str, every)))
     return settled(
-        [*_origins(sql, settings.rules.skip), *check.all(settings.rules), *_too_large(settings, check.tables)]
+        [*_origins(sql, settings.rules.skip), *check.all(settings.rules), *_too_wide(settings, check.tables)]
     )
 
 

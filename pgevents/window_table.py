@@ -113,8 +113,9 @@ class WindowTable:
             rows = self._rows()
             found = [row for row in rows if row[0] == name]
             if not found or not self._sql.rows(_REMOVE, self._slot, [name]):
-                raise unknown(name, _readable(rows), str(self), damaged=_damaged(rows))
-        return next(iter(_readable(found)), None)
+                windows, damaged = _parted(rows)
+                raise unknown(name, windows, str(self), damaged=damaged)
+        return next(iter(_parted(found)[0]), None)
 
     def close(self) -> None:
         """Waits for nothing: a question that hangs ends by its own time-out."""
@@ -158,7 +159,7 @@ class WindowTable:
             logger.warning("kept the windows as they were", extra={"reason": str(error), "hint": error.hint})
 
     def _prune(self, rows: list[Row]) -> None:
-        windows = _readable(rows)
+        windows, _ = _parted(rows)
         over = {window.rule.name for window in windows} - {window.rule.name for window in kept(windows)}
         if over:
             self._sql.rows(_REMOVE, self._slot, sorted(over))
@@ -214,20 +215,13 @@ def _window(name: str, rule: str, added_by: str, added_at: str) -> Window:
     return window_in(row, place, called=name, hint=hint)
 
 
-def _readable(rows: list[Row]) -> list[Window]:
-    """One that is damaged must not hide the others."""
-    damaged = _damaged(rows)
-    return [_window(*row) for row in rows if row[0] not in damaged]
-
-
-def _damaged(rows: list[Row]) -> list[str]:
-    """The names of those that cannot be used."""
-    return [name for name, *rest in rows if _is_damaged(name, *rest)]
-
-
-def _is_damaged(*row: str) -> bool:
-    try:
-        _window(*row)
-    except StateRefused:
-        return True
-    return False
+def _parted(rows: list[Row]) -> tuple[list[Window], list[str]]:
+    """The windows, and the names of those that are damaged, which must not hide the others."""
+    windows: list[Window] = []
+    damaged: list[str] = []
+    for row in rows:
+        try:
+            windows.append(_window(*row))
+        except StateRefused:
+            damaged.append(row[0])
+    return windows, damaged

@@ -76,3 +76,8 @@ def _ours(type_name: str, value: str, written: str, start: int) -> list[Token]:
         Token(Kind.WORD, m[0].translate(_FOLDED), start + m.start(), start + m.end()) for m in _WORD.finditer(written)
     ]
     return words or [Token(Kind.SIGN, written, start, end)]
+
+
+def in_quotes(name: str) -> str:
+    """A name of whatever letters, as it is read back."""
+    return '"' + name.replace('"', '""') + '"'

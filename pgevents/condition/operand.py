@@ -23,6 +23,7 @@ from pgevents.condition.kind import (
     UNKNOWN,
     Enum,
 )
+from pgevents.condition.lexer import in_quotes
 from pgevents.condition.reader import place
 from pgevents.condition.syntax import Node
 from pgevents.condition.term import Term, column, combined, constant, mapped
@@ -243,7 +244,7 @@ class Operands:
 
 def written(name: str) -> str:
     """The name of a column as a condition has it, in quotes where it needs them."""
-    return name if name.isidentifier() and name == name.lower() else '"' + name.replace('"', '""') + '"'
+    return name if name.isidentifier() and name == name.lower() else in_quotes(name)
 
 
 def _untyped(node: syntax.Literal | syntax.Number | syntax.Boolean) -> Term:

@@ -10,7 +10,7 @@ from typing import TypeGuard
 from pgevents.condition import syntax
 from pgevents.condition.binder import Binder
 from pgevents.condition.kind import DATE, FLOATS, INTEGERS, JSON, NUMERIC, TIMESTAMP, TIMESTAMPTZ, VARCHAR
-from pgevents.condition.lexer import Kind, tokens
+from pgevents.condition.lexer import Kind, in_quotes, tokens
 from pgevents.condition.syntax import Node
 from pgevents.condition.term import Term
 
@@ -126,6 +126,6 @@ def _words(text: str, columns: Mapping[int, syntax.Column], *, as_text: Collecti
         if token.start in columns:
             column = columns[token.start]
             behind = column.end
-            yield '"' + column.name.replace('"', '""') + '"' + ("::text" if token.start in as_text else "")
+            yield in_quotes(column.name) + ("::text" if token.start in as_text else "")
         elif token.start >= behind and token.kind is not Kind.END:
             yield text[token.start : token.end]
